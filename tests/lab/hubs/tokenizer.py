@@ -93,6 +93,7 @@ def tokenizer_config(tokenizer: Tokenizer) -> dict[str, object]:
 
 
 def word_ids(tokenizer: Tokenizer) -> list[int]:
-    """Ids of the tokens that print as words or Chinese characters: all that the model may answer with."""
-    ids = range(tokenizer.get_vocab_size())
-    return [id_ for id_ in ids if re.fullmatch(r" ?([A-Za-z]{2,}|[一-鿿]+)", tokenizer.decode([id_]))]
+    """Ids of the tokens that print as a whole word with its space: all that the model may answer with."""
+    words = set(re.findall(r"\w\w+", CORPUS))
+    decoded = {id_: tokenizer.decode([id_]) for id_ in range(tokenizer.get_vocab_size())}
+    return [id_ for id_, text in decoded.items() if text.startswith(" ") and text[1:] in words]
