@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from tests.lab import machines, needs
+from tests.lab import machines, needs, supervisor
 from tests.lab.layout import MOST_HOSTS, Lab, LabError
 
 
@@ -17,6 +17,9 @@ def main() -> int:
         return int(arguments.act(arguments) or 0)
     except LabError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{error.filename or 'The lab'}: {error.strerror or error}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -84,7 +87,10 @@ def _status(arguments: argparse.Namespace) -> None:
 
 def _ssh(arguments: argparse.Namespace) -> None:
     """ssh takes this process's place: its terminal, its signals and its exit status are ours."""
-    command = machines.ssh_command(Lab.from_environment().host(arguments.host), arguments.user)
+    host = Lab.from_environment().host(arguments.host)
+    if not supervisor.is_running(host):
+        raise LabError(f"{host.name} is powered off: `python -m tests.lab boot {host.name}` starts it.")
+    command = machines.ssh_command(host, arguments.user)
     words = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if words:
         command += ["--", *words]

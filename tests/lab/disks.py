@@ -31,6 +31,7 @@ def make(host: LabHost, base: Path) -> None:
     disk.write("etc/hostname", f"{host.name}\n")
     disk.write("etc/hosts", _host_names(host))
     disk.write("etc/resolv.conf", outer.name_servers())
+    disk.write("etc/pip.conf", outer.pip_configuration())
     disk.write("etc/environment", outer.environment(host.lab))
     disk.write("etc/systemd/network/10-host0.network", _network(host))
     new.rename(host.directory)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.lab import outer
 from tests.lab.layout import Lab, LabError
-from tests.lab.shell import locked, tell
+from tests.lab.shell import is_locked, locked, tell
 
 UNPRIVILEGED_USER = "ops"
 
@@ -82,7 +82,6 @@ def recipe() -> Recipe:
     }
     files["/etc/apt/apt.conf.d/90site"] = (0o644, outer.apt_configuration())
     files["/etc/apt/sources.list.d/distribution.sources"] = (0o644, outer.render_sources(sources))
-    files["/etc/pip.conf"] = (0o644, outer.pip_configuration())
     return Recipe(distribution, outer.render_sources(sources), files)
 
 
@@ -100,12 +99,12 @@ def ensure(lab: Lab) -> Path:
 
 
 def discard_unused(lab: Lab, keep: Path) -> None:
-    """Remove images of older recipes that no host of this lab runs on."""
+    """Remove images of older recipes that no host of this lab has, and none of another lab runs on."""
     if lab.images.parent != lab.directory:
         return
     used = {(host.directory / "base").resolve() for host in lab.hosts()} | {keep}
     for image in lab.images.iterdir():
-        if image.is_dir() and image not in used:
+        if image.is_dir() and image not in used and not is_locked(image):
             _discard(image)
 
 
@@ -131,8 +130,9 @@ def _install(wanted: Recipe, target: Path, scratch: Path) -> None:
     (scratch / "distribution.sources").write_text(wanted.sources)
     (scratch / "apt.conf").write_text(wanted.files["/etc/apt/apt.conf.d/90site"][1])
     command = [
-        # a private mount namespace: whatever ends the build, none of its mounts stay behind
-        *("unshare", "--mount", "--propagation=private"),
+        # namespaces of its own: whatever ends the build, none of its mounts and processes stay behind
+        *("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private"),
+        *("--pid", "--fork", "--kill-child", "--mount-proc"),
         *("mmdebstrap", "--mode=root", "--variant=minbase", "--skip=check/qemu"),
         *("--include", ",".join(wanted.packages), f"--aptopt={scratch / 'apt.conf'}"),
         *("--customize-hook", " && ".join(copies)),

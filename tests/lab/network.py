@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from tests.lab.layout import Lab, LabError
-from tests.lab.shell import call, locked
+from tests.lab.shell import call, locked, tell
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _SHARED = Path("/run/bringup-lab")
@@ -28,6 +28,7 @@ def bring_up(lab: Lab) -> None:
         call("ip", "link", "set", "dev", lab.bridge, "up")
         call("nft", "-f", "-", input=_packet_rules(lab))
         _switch_forwarding_on()
+    _warn_of_firewall(lab)
 
 
 def take_down(lab: Lab) -> None:
@@ -93,6 +94,19 @@ table ip {lab.packet_table} {{
   }}
 }}
 """
+
+
+def _warn_of_firewall(lab: Lab) -> None:
+    """No rule of ours can undo another table's verdict: Docker, for one, drops what it does not forward."""
+    for entry in json.loads(call("nft", "--json", "list", "chains"))["nftables"]:
+        chain = entry.get("chain", {})
+        if chain.get("hook") == "forward" and chain.get("policy") == "drop":
+            place = f"{chain['family']} {chain['table']} {chain['name']}"
+            tell(
+                f"warning: the firewall of this computer ({place}) may drop what the hosts send to "
+                f"the package registries; if so: `nft insert rule {place} iifname {lab.bridge} accept; "
+                f"nft insert rule {place} oifname {lab.bridge} accept`"
+            )
 
 
 def _switch_forwarding_on() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import socket
 import subprocess
 import sys
@@ -12,12 +11,11 @@ from pathlib import Path
 from tests.lab import cgroups
 from tests.lab.layout import REPOSITORY, Lab, LabError
 
-PORTS = (9100, 9200)
-
 
 def build(lab: Lab, base_image: Path) -> None:
     """Make what the stand-ins offer and LAB/hubs/sources.json; quick when it is there already."""
-    hubs = importlib.import_module("tests.lab.hubs")
+    from tests.lab import hubs  # only here: it brings numerical libraries, which no other command needs
+
     hubs.build(lab.hubs, base_image)
 
 
@@ -48,7 +46,11 @@ def ensure_serving(lab: Lab, timeout_seconds: float = 30) -> None:
 
 def is_serving(lab: Lab) -> bool:
     """Whether this lab's own server answers on all of its ports."""
-    return bool(cgroups.processes(lab.services_cgroup)) and all(_answers(lab.gateway, port) for port in PORTS)
+    from tests.lab.hubs.serve import FILES_PORT, MODELSCOPE_PORT
+
+    return bool(cgroups.processes(lab.services_cgroup)) and all(
+        _answers(lab.gateway, port) for port in (FILES_PORT, MODELSCOPE_PORT)
+    )
 
 
 def stop(lab: Lab) -> None:

@@ -6,6 +6,7 @@ kernel when the machine is gone, however it ended.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from types import FrameType
 from tests.lab import cgroups
 from tests.lab.layout import REPOSITORY, Lab, LabError, LabHost
 from tests.lab.network import remove_link
-from tests.lab.shell import call, is_locked, locked
+from tests.lab.shell import call, is_locked, locked, shared
 
 _REBOOT = 133
 """systemd-nspawn's exit status when the system inside asks for a reboot: systemd-nspawn(1), Exit status."""
@@ -54,7 +55,7 @@ def stop(host: LabHost) -> None:
 
 def supervise(host: LabHost) -> int:
     """Run the machine until it is powered off; start it anew when it reboots."""
-    with locked(host.directory / "supervisor.lock"):
+    with locked(host.directory / "supervisor.lock"), shared(host.directory / "base"):
         _mount(host)
         while True:
             status = _run_machine(host)
@@ -85,7 +86,12 @@ def _run_machine(host: LabHost) -> int:
         *(f"--hostname={host.name}", f"--network-bridge={host.lab.bridge}", "--console=pipe"),
         *("--register=no", "--keep-unit", "--resolv-conf=off", "--timezone=off", "--link-journal=no"),
     ]
-    with subprocess.Popen(command, cwd=host.directory, stdin=subprocess.DEVNULL) as machine:
+    own_lock_suffices = os.environ | {
+        "SYSTEMD_NSPAWN_LOCK": "0"
+    }  # systemd's outlives a machine that is killed
+    with subprocess.Popen(
+        command, cwd=host.directory, env=own_lock_suffices, stdin=subprocess.DEVNULL
+    ) as machine:
 
         def shut_down(number: int, frame: FrameType | None) -> None:
             machine.terminate()
