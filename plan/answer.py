@@ -1,0 +1,163 @@
+"""What a decision is made of: the host, the wish, the answer with its reasons. All frozen."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from plan.gpus import Gpu
+
+Policy = Literal["native", "compatible"]
+Preference = Literal["safe", "newest"]
+Engine = Literal["vllm", "ollama"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a host is. `gpus` empty: a host without a GPU. None: not known.
+
+    `driver_works`: the driver was seen driving every GPU, whatever its lists say. `modules`: the flavour of
+    the kernel modules in use, "open" or "proprietary". Memory and disks in GiB; `memory_gib` is the host's.
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    driver: str | None = None
+    os: str | None = None
+    glibc: str | None = None
+    architecture: str = "x86_64"
+    driver_works: bool = False
+    modules: str | None = None
+    memory_gib: float | None = None
+    cpu_cores: int | None = None
+    disk_free_gib: float | None = None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the operator wants. None: to be decided.
+
+    `gpus`: how many of the host's GPUs the model may use. `tensor_parallel` fixes how many share each layer.
+    """
+
+    engine: Engine = "vllm"
+    model: str | None = None
+    vllm: str | None = None
+    torch: str | None = None
+    python: str | None = None
+    policy: Policy = "compatible"
+    prefer: Preference = "safe"
+    manage_driver: bool = True
+    gpus: int | None = None
+    tensor_parallel: int | None = None
+    max_model_len: int | None = None
+    gpu_memory_utilization: float | None = None
+    kv_cache_dtype: str | None = None
+    dtype: str | None = None
+    enforce_eager: bool = False
+    kv_cache_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why one pin is what it is."""
+
+    subject: str
+    value: str
+    because: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A constraint that cannot be met, the fact that stands against it, and where the fact is from."""
+
+    constraint: str
+    fact: str
+    source: str
+
+
+@dataclass(frozen=True)
+class DriverChoice:
+    """The NVIDIA driver: kept (`version`) or to be installed (`branch`).
+
+    `modules`: "open" or "proprietary", the flavour of the kernel modules; None when a kept driver's flavour
+    is not known. `repository`: NVIDIA's own name of the system's package repository, None where it has none.
+    """
+
+    action: Literal["keep", "install"]
+    version: str | None = None
+    branch: int | None = None
+    modules: str | None = None
+    fabric_manager: bool = False
+    subnet_manager: bool = False
+    repository: str | None = None
+
+
+@dataclass(frozen=True)
+class MemoryFit:
+    """Where the memory of one GPU goes, in GiB, and what context that leaves."""
+
+    weights_gib: float
+    weights_gib_per_gpu: float
+    kv_gib_per_gpu: float
+    reserve_gib: float
+    usable_gib: float
+    tensor_parallel: int
+    pipeline_parallel: int
+    max_model_len: int
+    kv_tokens: int
+    disk_gib: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The one stack that works, with the reason of every pin."""
+
+    accelerator: Literal["cuda", "cpu"]
+    engine: Engine
+    driver: DriverChoice | None
+    cuda_tag: str | None
+    torch: str | None
+    torch_index: str | None
+    vllm: str | None
+    vllm_index: str | None
+    python: str | None
+    transformers: str | None
+    accelerate: str | None
+    modelscope: str | None
+    pins: dict[str, str] = field(default_factory=dict)
+    resolved_before: str | None = None
+    ollama: str | None = None
+    flags: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    memory: MemoryFit | None = None
+    warnings: tuple[str, ...] = ()
+    why: tuple[Reason, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True: there is a stack that works."""
+        return True
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable shape that docs/decisions.md describes."""
+        return {"ok": True, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Nothing works as things are: what fails, and the smallest changes after which something does."""
+
+    failed: tuple[Failure, ...]
+    fixes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """False: there is no stack that works."""
+        return False
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable shape that docs/decisions.md describes."""
+        return {
+            "ok": False,
+            "failed": [asdict(failure) for failure in self.failed],
+            "fixes": list(self.fixes),
+        }

@@ -1,0 +1,262 @@
+"""What stands between a host and a stack: failures (it cannot run) and risks (it may not)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from plan import compat
+from plan.answer import Failure, Machine, Wish
+from plan.candidates import CPU, Candidate
+from plan.compat import version
+from plan.gpus import Capability, Gpu
+from plan.models import ModelFacts
+
+# Compute capabilities whose kernels exist partly as PTX only, so that the driver itself compiles them.
+_PTX_SOMETIMES = Capability(9, 0)
+_PTX_ALWAYS = Capability(10, 0)
+_FIRST_MARLIN_PTX = "0.12.0"
+_MARLIN = frozenset({"awq", "gptq"})
+_PTX_SOURCE = "fatbin scan of the vLLM wheels; vllm#31700, vllm#28030 (cudaErrorUnsupportedPtxVersion, 222)"
+_SASS_SOURCE = "fatbin scan of the wheel"
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine as the constraints see it: `driver` is the version that will be there, None without GPUs."""
+
+    machine: Machine
+    wish: Wish
+    driver: str | None
+    glibc: str | None
+    model: ModelFacts | None = None
+
+    @property
+    def cards(self) -> tuple[Gpu, ...]:
+        """The GPUs, each kind once, in order."""
+        return tuple(dict.fromkeys(self.machine.gpus))
+
+    @property
+    def native_cuda(self) -> str:
+        """The CUDA that the driver brings itself."""
+        return compat.native_cuda(self.driver or "")
+
+
+def runs_on(code: tuple[Capability, ...], capability: Capability) -> bool:
+    """Whether machine code for some of `code` runs on a GPU: same major, minor not newer."""
+    return any(sass.major == capability.major and sass.minor <= capability.minor for sass in code)
+
+
+def failures(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    """Every reason why this stack cannot run on this host, or is not what was asked for."""
+    yield from _pins(candidate, host)
+    yield from _installs(candidate, host)
+    yield from _python(candidate, host)
+    yield from _glibc(candidate, host)
+    if candidate.build.variant != CPU:
+        yield from _gpus(candidate, host)
+        yield from _driver(candidate, host)
+    yield from _model(candidate, host)
+
+
+def risks(candidate: Candidate, host: Host) -> Iterator[str]:
+    """Every reason why this stack may not run although nothing known forbids it."""
+    if not candidate.build.verified:
+        where = candidate.build.url or "the package index"
+        yield f"vLLM {candidate.vllm_version} from {where} is not verified: {candidate.build.source}."
+    if not candidate.torch_build.verified:
+        yield f"torch {candidate.torch_version} is not verified: {candidate.torch_build.source}."
+    if host.machine.architecture != "x86_64":
+        yield f"The {host.machine.architecture} wheel of vLLM {candidate.vllm_version} was not read."
+    if candidate.build.variant != CPU:
+        yield from _gpu_risks(candidate, host)
+    yield from _glibc_risks(candidate, host)
+
+
+def _pins(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    wanted = host.wish.vllm
+    if wanted and wanted not in {candidate.vllm_version, candidate.vllm.version}:
+        yield Failure(f"vLLM {wanted}", f"this is vLLM {candidate.vllm_version}", "the operator's pin")
+    wanted = host.wish.torch
+    if wanted and wanted not in {candidate.torch_version, candidate.torch.version, _tagged(candidate)}:
+        fact = f"vLLM {candidate.vllm.version} is built for torch {candidate.torch.version}"
+        if wanted.split("+")[0] == candidate.torch.version:
+            fact = f"this is torch {candidate.torch_version} of CUDA tag {candidate.torch_build.tag}"
+        yield Failure(f"torch {wanted}", fact, candidate.vllm.source)
+
+
+def _tagged(candidate: Candidate) -> str:
+    return f"{candidate.torch.version}+{candidate.torch_build.tag}"
+
+
+def _installs(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    if candidate.vllm.blocked:
+        yield Failure(
+            f"vLLM {candidate.vllm.version} can be installed", candidate.vllm.blocked, candidate.vllm.source
+        )
+    machine = host.machine.architecture
+    if machine not in candidate.build.architectures:
+        fact = f"its wheels are for {', '.join(candidate.build.architectures)}"
+        yield Failure(f"vLLM {candidate.vllm_version} on {machine}", fact, candidate.build.source)
+    elif machine == "aarch64" and candidate.torch_build.cuda and _torch_for_aarch64_is_cpu(candidate):
+        fact = f"torch {candidate.torch.version} for aarch64 on the package index is a CPU build"
+        yield Failure(f"torch with CUDA on {machine}", fact, candidate.torch.source)
+
+
+def _torch_for_aarch64_is_cpu(candidate: Candidate) -> bool:
+    return version(candidate.torch.version) < version("2.11")
+
+
+def _python(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    wanted = host.wish.python
+    if wanted and wanted not in candidate.pythons:
+        fact = f"vLLM {candidate.vllm.version} resolves for Python {', '.join(sorted_pythons(candidate))}"
+        yield Failure(f"Python {wanted}", fact, candidate.vllm.source)
+
+
+def sorted_pythons(candidate: Candidate) -> list[str]:
+    """The candidate's Pythons, oldest first."""
+    return sorted(candidate.pythons, key=version)
+
+
+def _glibc(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    if host.glibc is None:
+        return
+    if version(host.glibc) < version(candidate.glibc):
+        fact = f"the host has glibc {host.glibc}"
+        yield Failure(
+            f"vLLM {candidate.vllm_version} needs glibc {candidate.glibc}", fact, candidate.vllm.source
+        )
+        return
+    needed = candidate.vllm.glibc_mixture_of_experts
+    if needed and host.model and host.model.mixture_of_experts and version(host.glibc) < version(needed):
+        fact = f"the host has glibc {host.glibc}"
+        constraint = f"vLLM {candidate.vllm_version} needs glibc {needed} for mixture-of-experts models"
+        yield Failure(constraint, fact, "ELF version needs of _moe_C; vllm#18967")
+
+
+def _glibc_risks(candidate: Candidate, host: Host) -> Iterator[str]:
+    needed = candidate.vllm.glibc_mixture_of_experts
+    if needed and host.glibc and not host.model and version(host.glibc) < version(needed):
+        yield (
+            f"vLLM {candidate.vllm_version} needs glibc {needed} for mixture-of-experts models "
+            f"(the host has {host.glibc}); other models run."
+        )
+
+
+def _gpus(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    for gpu in host.cards:
+        for what, code, source in (
+            (f"vLLM {candidate.vllm_version}", candidate.build.capabilities, candidate.build.source),
+            (f"torch {candidate.torch_version}", candidate.torch_build.capabilities, _SASS_SOURCE),
+        ):
+            if not runs_on(code, gpu.capability):
+                held = ", ".join(str(capability) for capability in code)
+                fact = (
+                    f"{gpu.name} is of compute capability {gpu.capability}, the wheel holds code for {held}"
+                )
+                yield Failure(f"{what} has machine code for every GPU", fact, source)
+        for rule in compat.gpu_rules():
+            if rule.effect == "fails" and rule.covers(candidate.vllm.version, gpu.capability):
+                fact = f"{gpu.name}, compute capability {gpu.capability}: {rule.fact}"
+                yield Failure(f"vLLM {candidate.vllm_version} runs on every GPU", fact, rule.source)
+
+
+def _driver(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    driver = version(host.driver or "0")
+    for what, cuda_version in (
+        (f"vLLM {candidate.vllm_version}", candidate.build.cuda),
+        (f"torch {candidate.torch_version}", candidate.torch_build.cuda),
+    ):
+        row = compat.cuda(cuda_version)
+        if driver < version(row.floor):
+            fact = f"CUDA {cuda_version} needs driver {row.floor} or newer, this one is {host.driver}"
+            yield Failure(f"driver for {what}", fact, row.source)
+    if driver < version(compat.cuda(candidate.newest_cuda).floor):
+        return
+    if host.wish.policy == "native" and version(host.native_cuda) < version(candidate.newest_cuda):
+        fact = (
+            f"driver {host.driver} brings CUDA {host.native_cuda}, this stack is of {candidate.newest_cuda}"
+        )
+        yield Failure("policy native: no CUDA newer than the driver's own", fact, "the policy")
+    yield from _compiled_by_driver(candidate, host)
+    yield from _triton(candidate, host)
+
+
+def _compiled_by_driver(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    """Kernels that are in the wheel as PTX only need a driver that brings the CUDA they were built with."""
+    if version(host.native_cuda) >= version(candidate.build.cuda):
+        return
+    needed = compat.cuda(candidate.build.cuda).native_driver
+    for gpu in host.cards:
+        always = gpu.capability >= _PTX_ALWAYS
+        if always or (gpu.capability >= _PTX_SOMETIMES and _marlin_as_ptx(candidate, host)):
+            kernels = "attention and Marlin kernels" if always else "Marlin kernels"
+            fact = (
+                f"its {kernels} for compute capability {gpu.capability} are PTX of CUDA "
+                f"{candidate.build.cuda}, which driver {host.driver} cannot compile; {needed} can"
+            )
+            yield Failure(f"vLLM {candidate.vllm_version} on {gpu.name}", fact, _PTX_SOURCE)
+
+
+def _marlin_as_ptx(candidate: Candidate, host: Host) -> bool:
+    quantization = host.model.quantization if host.model else None
+    return quantization in _MARLIN and version(candidate.vllm.version) >= version(_FIRST_MARLIN_PTX)
+
+
+def _triton(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    """Triton assembles with its own ptxas, whose output does not load on a driver of an older CUDA major."""
+    row = compat.triton_row(candidate.torch.triton)
+    native = version(host.native_cuda).major
+    for gpu in host.cards:
+        ptxas = row.ptxas_newest if gpu.capability >= row.newest_from else row.ptxas
+        if version(ptxas).major > native:
+            fact = (
+                f"Triton {candidate.torch.triton} assembles for {gpu.name} with ptxas {ptxas}, "
+                f"driver {host.driver} brings CUDA {host.native_cuda}"
+            )
+            yield Failure("Triton's own assembler within the driver's CUDA major", fact, row.source)
+
+
+def _gpu_risks(candidate: Candidate, host: Host) -> Iterator[str]:
+    behind = version(host.native_cuda) < version(candidate.build.cuda)
+    for gpu in host.cards:
+        if behind and _PTX_SOMETIMES <= gpu.capability < _PTX_ALWAYS and not _newer_than_any_ptx(candidate):
+            yield (
+                f"Some kernels of vLLM {candidate.vllm_version} for {gpu.name} are PTX of CUDA "
+                f"{candidate.build.cuda}, which driver {host.driver} cannot compile: a model that needs them "
+                f"fails at start (vllm#31700)."
+            )
+        for rule in compat.gpu_rules():
+            if rule.effect == "risk" and rule.covers(candidate.vllm.version, gpu.capability):
+                yield f"vLLM {candidate.vllm_version} on {gpu.name}: {rule.fact} ({rule.source})."
+
+
+def _newer_than_any_ptx(candidate: Candidate) -> bool:
+    """Releases built with CUDA 12.4 or older hold no PTX for Hopper."""
+    return version(candidate.build.cuda) < version("12.8")
+
+
+def _model(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    model = host.model
+    if model is None:
+        return
+    row = compat.architectures().get(model.architecture)
+    if row and version(candidate.vllm.version) < version(row.vllm):
+        fact = f"{row.family} came with vLLM {row.vllm}"
+        yield Failure(f"vLLM {candidate.vllm_version} knows {model.architecture}", fact, row.source)
+    pinned = candidate.vllm.pins.get("transformers")
+    if row and row.transformers and pinned and version(pinned) < version(row.transformers):
+        fact = f"{row.family} came with transformers {row.transformers}, this stack has {pinned}"
+        yield Failure(f"transformers knows {model.architecture}", fact, row.source)
+    yield from _quantization(model, host, row)
+
+
+def _quantization(model: ModelFacts, host: Host, row: compat.Architecture | None) -> Iterator[Failure]:
+    needed = compat.quantizations().get(model.quantization or "")
+    for gpu in host.cards:
+        if needed and gpu.capability < needed.capability:
+            fact = f"{gpu.name} is of compute capability {gpu.capability}"
+            constraint = f"{needed.name} needs compute capability {needed.capability}"
+            yield Failure(constraint, fact, needed.source)
+        if row and not row.turing and gpu.capability < Capability(8, 0):
+            fact = f"{gpu.name} is of compute capability {gpu.capability}"
+            yield Failure(f"{row.family} needs compute capability 8.0", fact, row.source)

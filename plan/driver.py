@@ -1,0 +1,146 @@
+"""Which NVIDIA driver: keep the one that is there, or the branch and the kernel modules to install."""
+
+from collections.abc import Iterable
+
+from plan import compat
+from plan.answer import DriverChoice, Failure, Machine
+from plan.compat import Branch, version
+from plan.gpus import Capability, Gpu, newest, oldest
+
+MODULES_SOURCE = "NVIDIA driver installation guide, kernel modules"
+LISTS_SOURCE = "README of NVIDIA/open-gpu-kernel-modules, per release"
+_FIRST_OPEN = Capability(7, 5)
+_FIRST_OPEN_ONLY = Capability(10, 0)
+_FIRST_SUBNET_MANAGER = Capability(10, 0)
+
+
+def modules_for(gpus: Iterable[Gpu]) -> str | None:
+    """The flavour of the kernel modules that serves every GPU; None when no single one does."""
+    cards = tuple(gpus)
+    needs_open = any(gpu.capability >= _FIRST_OPEN_ONLY or gpu.grace for gpu in cards)
+    needs_proprietary = any(gpu.capability < _FIRST_OPEN for gpu in cards)
+    if needs_open and needs_proprietary:
+        return None
+    return "proprietary" if needs_proprietary else "open"
+
+
+def serves(branch: Branch, gpu: Gpu) -> bool:
+    """Whether a branch drives a GPU: it serves its generation and lists the card."""
+    if not branch.oldest_capability <= gpu.capability <= branch.newest_capability:
+        return False
+    return gpu.first_driver is None or version(gpu.first_driver).major <= branch.branch
+
+
+def installable_branch(gpus: tuple[Gpu, ...]) -> Branch | None:
+    """The newest production or long-term branch that serves every GPU; None when there is none."""
+    served = [row for row in compat.branches() if row.maintained and all(serves(row, gpu) for gpu in gpus)]
+    return served[-1] if served else None
+
+
+def fabric_manager_needed(gpus: tuple[Gpu, ...]) -> bool:
+    """NVSwitch boards carry four modules or more; fewer of them in one host sit on bridges or cables."""
+    return sum(gpu.nvswitch for gpu in gpus) >= 4
+
+
+def subnet_manager_needed(gpus: tuple[Gpu, ...]) -> bool:
+    """NVSwitch boards of Blackwell need the NVLink subnet manager too."""
+    switched = [gpu for gpu in gpus if gpu.nvswitch]
+    return fabric_manager_needed(gpus) and any(gpu.capability >= _FIRST_SUBNET_MANAGER for gpu in switched)
+
+
+def planned(machine: Machine) -> DriverChoice | tuple[Failure, ...]:
+    """The driver to install on this host, or why no driver serves it."""
+    branch = installable_branch(machine.gpus)
+    modules = modules_for(machine.gpus)
+    if branch is None or modules is None:
+        return (_unserved(machine.gpus, modules),)
+    system = compat.systems().get(machine.os or "")
+    return DriverChoice(
+        action="install",
+        branch=branch.branch,
+        modules=modules,
+        repository=(system.repository or None) if system else None,
+        fabric_manager=fabric_manager_needed(machine.gpus),
+        subnet_manager=subnet_manager_needed(machine.gpus),
+    )
+
+
+def kept(machine: Machine, driver: str) -> DriverChoice:
+    """The driver that is there."""
+    return DriverChoice(
+        action="keep",
+        version=driver,
+        branch=version(driver).major,
+        modules=machine.modules,
+        fabric_manager=fabric_manager_needed(machine.gpus),
+        subnet_manager=subnet_manager_needed(machine.gpus),
+    )
+
+
+def _unserved(gpus: tuple[Gpu, ...], modules: str | None) -> Failure:
+    old, new = oldest(gpus), newest(gpus)
+    if modules is None:
+        fact = (
+            f"{old.name} ({old.architecture}) needs the proprietary kernel modules and {new.name} "
+            f"({new.architecture}) needs the open ones"
+        )
+    elif old.capability != new.capability:
+        fact = f"no maintained driver branch serves both {old.name} and {new.name}"
+    else:
+        fact = f"no maintained driver branch serves {old.name} ({old.architecture})"
+    return Failure("one driver serves every GPU", fact, MODULES_SOURCE)
+
+
+def failures_of_kept(machine: Machine, driver: str) -> tuple[Failure, ...]:
+    """Why the driver that is there cannot drive these GPUs, whatever runs on it."""
+    found: list[Failure] = []
+    try:
+        branch = compat.branch_of(driver)
+    except ValueError as error:
+        return (Failure("driver known", str(error), "plan/compat-cuda.toml"),)
+    for gpu in dict.fromkeys(machine.gpus):
+        found.extend(_generation_failures(gpu, driver, branch))
+        if not machine.driver_works and not _lists_in_branch(gpu, branch):
+            fact = f"{gpu.name} is first listed by driver {gpu.first_driver}, the host has {driver}"
+            found.append(Failure("driver knows the GPU", fact, LISTS_SOURCE))
+    needed = modules_for(machine.gpus)
+    if machine.modules == "proprietary" and needed == "open" and _open_only(machine.gpus):
+        names = ", ".join(gpu.name for gpu in dict.fromkeys(machine.gpus))
+        fact = f"the host runs the proprietary kernel modules, {names} needs the open ones"
+        found.append(Failure("kernel modules serve the GPU", fact, MODULES_SOURCE))
+    return tuple(found)
+
+
+def _open_only(gpus: tuple[Gpu, ...]) -> bool:
+    return any(gpu.capability >= _FIRST_OPEN_ONLY or gpu.grace for gpu in gpus)
+
+
+def _generation_failures(gpu: Gpu, driver: str, branch: Branch) -> Iterable[Failure]:
+    if gpu.capability < branch.oldest_capability:
+        fact = f"branch {branch.branch} no longer drives {gpu.architecture}; {gpu.name} is of it"
+        yield Failure("driver still serves the GPU", fact, branch.source)
+    if gpu.known and gpu.capability > branch.newest_capability and gpu.first_driver is None:
+        fact = f"driver {driver} is older than {gpu.architecture}; {gpu.name} is of it"
+        yield Failure("driver knows the GPU", fact, branch.source)
+
+
+def _lists_in_branch(gpu: Gpu, branch: Branch) -> bool:
+    return gpu.first_driver is None or version(gpu.first_driver).major <= branch.branch
+
+
+def warnings_of_kept(machine: Machine, driver: str) -> tuple[str, ...]:
+    """What the operator should know of the driver that is there."""
+    found = []
+    branch = compat.branch_of(driver)
+    known = {row.branch for row in compat.branches()}
+    if version(driver).major not in known:
+        found.append(f"Driver {driver} is of no branch in the tables; CUDA {branch.cuda} is assumed of it.")
+    elif branch.status == "ended":
+        ended = f" ended in {branch.ends}" if branch.ends else " has ended"
+        found.append(f"Support of driver branch {branch.branch}{ended}.")
+    for gpu in dict.fromkeys(machine.gpus):
+        if gpu.first_driver and version(driver) < version(gpu.first_driver):
+            found.append(
+                f"Driver {driver} does not list {gpu.name}; {gpu.first_driver} is the first that does."
+            )
+    return tuple(found)

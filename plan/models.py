@@ -1,0 +1,46 @@
+"""What a model is, as far as memory and compatibility care."""
+
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model's shape and size. Byte counts are exact, from the safetensors index; `context` in tokens."""
+
+    id: str
+    architecture: str
+    weight_bytes: int
+    layers: int
+    attention_heads: int
+    kv_heads: int
+    head_size: int
+    hidden_size: int
+    intermediate_size: int
+    vocabulary: int
+    context: int
+    source: str
+    tied_embeddings: bool = False
+    quantization: str | None = None
+    quantization_group: int = 0
+    mixture_of_experts: bool = False
+    kv_lora_rank: int = 0
+    rope_head_size: int = 0
+    sliding_window: int = 0
+    sliding_layers: int = 0
+    verified: bool = True
+
+
+@lru_cache(maxsize=1)
+def known() -> dict[str, ModelFacts]:
+    """The models whose facts need no network, by lower-case id."""
+    raw: dict[str, list[dict[str, Any]]] = tomllib.loads(Path(__file__).with_name("models.toml").read_text())
+    return {row["id"].lower(): ModelFacts(**row) for row in raw["model"]}
+
+
+def lookup(model_id: str) -> ModelFacts | None:
+    """The facts of a model in the tables; None for any other. ModelScope's old `qwen/` is `Qwen/`."""
+    return known().get(model_id.lower())
