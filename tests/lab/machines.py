@@ -48,6 +48,7 @@ def up(count: int = DEFAULT_COUNT, *, hubs: bool = True, lab: Lab | None = None)
         raise LabError(f"A lab of {count} hosts is not possible: ask for 1 to {MOST_HOSTS}.")
     lab = lab or Lab.from_environment()
     with _alone(lab):
+        network.check(lab)
         keys.ensure(lab)
         base = image.ensure(lab)
         network.bring_up(lab)
@@ -99,6 +100,7 @@ def boot(name: str, lab: Lab | None = None) -> None:
     lab = lab or Lab.from_environment()
     with _alone(lab):
         host = lab.host(name)
+        network.check(lab)
         network.bring_up(lab)
         _bring_up(host, host.directory / "base")
 

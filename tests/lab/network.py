@@ -16,9 +16,25 @@ _SHARED = Path("/run/bringup-lab")
 """What all labs of this computer have in common: the forwarding switch as it was before the first of them."""
 
 
+def check(lab: Lab) -> None:
+    """Raise LabError where the lab's addresses are in use by something else."""
+    if owner(lab) not in ("", str(lab.directory)):
+        raise LabError(
+            f"{lab.network} belongs to the lab in {owner(lab)}: "
+            "set BRINGUP_LAB_NET to another prefix, such as 10.45.0."
+        )
+    for route in json.loads(call("ip", "-json", "-4", "route", "show")):
+        if route["dst"] == "default" or route.get("dev") == lab.bridge:
+            continue
+        if ipaddress.ip_network(route["dst"], strict=False).overlaps(ipaddress.ip_network(lab.network)):
+            raise LabError(
+                f"{lab.network} is already routed by {route.get('dev', 'another interface')} "
+                f"({route['dst']}): set BRINGUP_LAB_NET to a free prefix, such as 10.45.0."
+            )
+
+
 def bring_up(lab: Lab) -> None:
     """Make what is missing of bridge, address translation and forwarding; leave alone what is there."""
-    _refuse_foreign_network(lab)
     with locked(Path("/run")):
         if lab.bridge not in links():
             call("ip", "link", "add", "name", lab.bridge, "type", "bridge")
@@ -64,22 +80,6 @@ def way_out_mtu() -> int:
     if not routes:
         return 1500
     return int(Path("/sys/class/net", routes[0]["dev"], "mtu").read_text())
-
-
-def _refuse_foreign_network(lab: Lab) -> None:
-    if owner(lab) not in ("", str(lab.directory)):
-        raise LabError(
-            f"{lab.network} belongs to the lab in {owner(lab)}: "
-            "set BRINGUP_LAB_NET to another prefix, such as 10.45.0."
-        )
-    for route in json.loads(call("ip", "-json", "-4", "route", "show")):
-        if route["dst"] == "default" or route.get("dev") == lab.bridge:
-            continue
-        if ipaddress.ip_network(route["dst"], strict=False).overlaps(ipaddress.ip_network(lab.network)):
-            raise LabError(
-                f"{lab.network} is already routed by {route.get('dev', 'another interface')} "
-                f"({route['dst']}): set BRINGUP_LAB_NET to a free prefix, such as 10.45.0."
-            )
 
 
 def _packet_rules(lab: Lab) -> str:
