@@ -1,0 +1,23 @@
+"""From a bare host to a served model: the story, one line per role.
+
+pyinfra inventories/prod.py deploy.py
+"""
+
+from pyinfra import host
+
+from ops.planning import plan_for
+from roles import conda, models, torch, vllm
+from roles import host as ground
+from roles.host.facts import Probe
+
+probe = host.get_fact(Probe)
+plan, api_key = plan_for(host, probe)  # no plan: this host is refused, in one sentence; the others go on
+
+if plan and probe:
+    ground.prepare(plan, probe)
+    conda.install(plan, probe)
+    models.start(plan, probe)
+    torch.install(plan, probe)
+    installed = vllm.install(plan, probe)
+    models.join(plan, probe)
+    vllm.serve(plan, probe, api_key, installed)

@@ -1,0 +1,80 @@
+"""Python packages in the planned environment, by uv: exact, resumable, never twice."""
+
+import shlex
+from collections.abc import Mapping
+
+from ops.task import Task
+from plan.host import EnvironmentPlan
+from plan.probe import Probe, canonical_name
+
+CACHE = "/var/cache/bringup/uv"
+
+
+def lacks(environment: EnvironmentPlan, pins: Mapping[str, str], probe: Probe) -> bool:
+    """Whether one of these pins (distribution -> exact version) is not installed exactly so."""
+    there = probe.environments.get(environment.prefix)
+    return there is None or any(
+        there.distributions.get(canonical_name(name)) != version for name, version in pins.items()
+    )
+
+
+def variables(environment: EnvironmentPlan) -> dict[str, str]:
+    """uv's own settings: nothing from the host's files, certificates from the host's store."""
+    return {
+        "UV_CACHE_DIR": CACHE,
+        "UV_NO_CONFIG": "1",
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_SYSTEM_CERTS": "1",
+        "SSL_CERT_FILE": environment.certificates,
+        "UV_HTTP_TIMEOUT": "120",
+        "UV_CONCURRENT_DOWNLOADS": "8",
+        "HOME": "/root",
+    }
+
+
+def index_options(environment: EnvironmentPlan) -> list[str]:
+    """uv's options for the sources of the settings; none at all leaves uv its own default."""
+    addresses = environment.addresses
+    options = ["--default-index", addresses.wheels] if addresses.wheels else []
+    for url in addresses.wheels_extra:
+        options += ["--index", url]
+    for url in addresses.wheels_links:
+        options += ["--find-links", url]
+    return options
+
+
+def resolve_task(environment: EnvironmentPlan) -> Task:
+    """Resolves all parts together, once, to exact versions with hashes: the environment's lock."""
+    command = shlex.join(
+        [
+            f"{environment.prefix}/bin/uv",
+            *(
+                "pip",
+                "compile",
+                "--quiet",
+                "--all-extras",
+                "--generate-hashes",
+                "--no-header",
+                "--no-annotate",
+            ),
+            *("--python", f"{environment.prefix}/bin/python", "--only-binary", ":all:"),
+            *index_options(environment),
+            *("--output-file", f"{environment.lock_file}.new", environment.project_file),
+        ]
+    )
+    script = f"{command}\nmv -f {environment.lock_file}.new {environment.lock_file}"
+    return Task("resolve", "resolving the Python packages", script, variables(environment))
+
+
+def install_task(environment: EnvironmentPlan, part: str, label: str) -> Task:
+    """Installs one part of the project, held to the lock."""
+    command = shlex.join(
+        [
+            f"{environment.prefix}/bin/uv",
+            *("pip", "install", "--python", f"{environment.prefix}/bin/python", "--only-binary", ":all:"),
+            *("--constraint", environment.lock_file, "--requirements", environment.project_file),
+            *("--extra", part),
+            *index_options(environment),
+        ]
+    )
+    return Task(f"install-{part}", label, command, variables(environment))

@@ -1,0 +1,100 @@
+"""Files and directories: compared with what the probe saw, written together in one round trip."""
+
+import base64
+import hashlib
+import io
+import shlex
+import tarfile
+from collections.abc import Container, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pyinfra.api.command import StringCommand
+from pyinfra.api.operation import operation
+from pyinfra.context import host
+
+from plan.probe import Path
+
+
+@dataclass(frozen=True)
+class File:
+    """A text file as it shall be. `mode` is octal text, `owner` is `user:group`."""
+
+    path: str
+    text: str = field(repr=False)
+    mode: str = "644"
+    owner: str = "root:root"
+
+    def differs(self, seen: Path | None) -> bool:
+        """Whether the host's file has another content, mode or owner, or is none."""
+        wanted = (self.mode, self.owner, "f", hashlib.sha256(self.text.encode()).hexdigest())
+        return seen is None or (seen.mode, seen.owner, seen.kind, seen.sha256) != wanted
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory as it shall be."""
+
+    path: str
+    mode: str = "755"
+    owner: str = "root:root"
+
+    def differs(self, seen: Path | None) -> bool:
+        """Whether the host's directory has another mode or owner, or is none."""
+        return seen is None or (seen.mode, seen.owner, seen.kind) != (self.mode, self.owner, "d")
+
+
+@operation()
+def write(files: Iterable[File], seen: Mapping[str, Path]) -> Generator[StringCommand, None, None]:
+    """Puts the files that differ in place, each by a rename, all in one command.
+
+    The contents travel on standard input, so that no secret stands in a process list or a log.
+    """
+    changed = [file for file in files if file.differs(seen.get(file.path))]
+    if not changed:
+        host.noop("the files are as planned")
+        return
+    steps = [
+        f"install -D -m {file.mode} -o {user} -g {group} -- {number} {shlex.quote(file.path + '.new')}"
+        f" && mv -fT -- {shlex.quote(file.path + '.new')} {shlex.quote(file.path)}"
+        for number, file in enumerate(changed)
+        for user, group in [file.owner.split(":")]
+    ]
+    # the scratch directory is root's alone: a secret is never readable on its way
+    scratch = 'umask 077; new=$(mktemp -d) && trap \'rm -rf "$new"\' EXIT && cd "$new"'
+    steps = [scratch, "base64 -d | tar -x", "umask 022", *steps]
+    yield StringCommand(" && ".join(steps), _stdin=[_archive(changed)])
+
+
+def _archive(files: Iterable[File]) -> str:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number, file in enumerate(files):
+            data = file.text.encode()
+            member = tarfile.TarInfo(str(number))
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return base64.encodebytes(buffer.getvalue()).decode()
+
+
+@operation()
+def directories(wanted: Iterable[Directory], seen: Mapping[str, Path]) -> Generator[str, None, None]:
+    """Makes the directories that are missing and mends owner and mode, all in one command."""
+    changed = [directory for directory in wanted if directory.differs(seen.get(directory.path))]
+    if not changed:
+        host.noop("the directories are as planned")
+        return
+    yield " && ".join(
+        f"install -d -m {directory.mode} -o {user} -g {group} -- {shlex.quote(directory.path)}"
+        for directory in changed
+        for user, group in [directory.owner.split(":")]
+    )
+
+
+@operation()
+def absent(paths: Iterable[str], seen: Container[str]) -> Generator[str, None, None]:
+    """Removes files that are there."""
+    there = [path for path in paths if path in seen]
+    if not there:
+        host.noop("the files are gone")
+        return
+    yield f"rm -rf -- {' '.join(shlex.quote(path) for path in there)}"

@@ -1,0 +1,71 @@
+"""From pyinfra's host to its plan: settings read, plan decided, shown, or this host refused alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from pyinfra import logger
+from pyinfra.api.host import Host
+from pyinfra.context import state
+
+from plan import settings, show
+from plan.decide import plan_host
+from plan.errors import PlanError
+from plan.host import HostPlan
+from plan.probe import Probe
+
+_plans: dict[str, HostPlan] = {}
+
+
+def layers(host: Host) -> list[Mapping[str, Any]]:
+    """The host's data as pyinfra holds it, weakest first: all, groups, host, command line."""
+    inventory = host.inventory
+    return [
+        inventory.get_data(),
+        *(inventory.get_group_data(group) for group in host.groups),
+        inventory.get_host_data(host.name),
+        inventory.get_override_data(),
+    ]
+
+
+def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, str | None]:
+    """The plan and the API key of this host; none when it is refused.
+
+    A refused host is marked as failed before anything is changed; the others go on, and pyinfra's exit
+    code is 1.
+    """
+    plan: HostPlan | None = None
+    key: str | None = None
+    if probe is not None:
+        try:
+            wanted = settings.read(layers(host))
+            key = settings.api_key(wanted.access)
+            plan = plan_host(host.name, wanted, probe)
+        except PlanError as error:
+            refuse(host, error.sentences)
+    if plan:
+        _plans[host.name] = plan
+    _show_when_complete()
+    return plan, key
+
+
+def refuse(host: Host, sentences: list[str]) -> None:
+    """Fails this host alone. `state.fail_hosts` would ask on a terminal, or stop the fleet."""
+    for sentence in sentences:
+        logger.error(click.style(f"refused: {host.name}: {sentence}", fg="red"))
+    state.failed_hosts.add(_self(host))
+    state.active_hosts.discard(_self(host))
+
+
+def _self(host: Host) -> Host:
+    """The host behind pyinfra's context proxy."""
+    found: Host = state.inventory.get_host(host.name)
+    return found
+
+
+def _show_when_complete() -> None:
+    """One table for the fleet, once every host that still takes part has its plan."""
+    waiting = {host.name for host in state.inventory.get_active_hosts()} - set(_plans)
+    if not waiting and _plans:
+        click.echo(show.plans(list(_plans.values())), err=True)
+        _plans.clear()

@@ -1,0 +1,129 @@
+"""Long work on the host, under systemd: it outlives the connection, and the next run joins it.
+
+A task is a transient unit `bringup-NAME.service`. It is started when it is needed and not already under
+way, and joined, with its newest line of output shown, when its result is wanted.
+"""
+
+import hashlib
+import shlex
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
+from pyinfra.api.host import Host
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State
+from pyinfra.context import host
+
+from ops.remote import Remote, privileges
+from ops.waiting import journal, say, wait
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shell script to run as root on the host.
+
+    Attributes:
+        name: of the unit, without `bringup-` and `.service`.
+        label: what it does, for the operator's eyes: "installing torch".
+        script: POSIX shell, run with `set -eu`; must complete a half-done earlier run.
+        environment: variables of the unit; no secrets, since unit properties are public.
+        properties: further systemd properties, such as the user to run as.
+    """
+
+    name: str
+    label: str
+    script: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> str:
+        """The transient unit's name."""
+        return f"bringup-{self.name}.service"
+
+    @property
+    def digest(self) -> str:
+        """Tells this task from one of the same name with other work."""
+        text = repr((self.script, sorted(self.environment.items()), sorted(self.properties.items())))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@operation()
+def start(task: Task, needed: Callable[[], bool] | bool = True) -> Generator[StringCommand, None, None]:
+    """Starts a task unless the same one is under way; does not wait for it."""
+    if not (needed() if callable(needed) else needed):
+        host.noop(f"{task.name} is done")
+        return
+    yield start_command(task)
+
+
+@operation()
+def join(task: Task, needed: Callable[[], bool] | bool = True) -> Generator[PyinfraCommand, None, None]:
+    """Waits for a task that was started, shows its progress, fails with its last words."""
+    if not (needed() if callable(needed) else needed):
+        host.noop(f"{task.name} is done")
+        return
+    yield FunctionCommand(_join, (task, privileges()), {})
+
+
+@operation()
+def run(task: Task, needed: Callable[[], bool] | bool = True) -> Generator[PyinfraCommand, None, None]:
+    """Starts a task and waits for it."""
+    if not (needed() if callable(needed) else needed):
+        host.noop(f"{task.name} is done")
+        return
+    yield start_command(task)
+    yield FunctionCommand(_join, (task, privileges()), {})
+
+
+def start_command(task: Task) -> StringCommand:
+    """The command that starts the task, unless it is running with the same work already."""
+    description = f"bringup: {task.label} [{task.digest}]"
+    settings = [f"--setenv={name}={value}" for name, value in sorted(task.environment.items())]
+    settings += [f"--property={name}={value}" for name, value in sorted(task.properties.items())]
+    launch = [
+        "systemd-run",
+        "--quiet",
+        f"--unit={task.unit}",
+        f"--description={description}",
+        "--property=RemainAfterExit=yes",
+        "--property=TimeoutStopSec=20",
+        *settings,
+        "/bin/sh",
+        "-euc",
+        task.script,
+    ]
+    return StringCommand(
+        f'if [ "$(systemctl show {task.unit} -P SubState) $(systemctl show {task.unit} -P Description)" != '
+        f"{shlex.quote(f'running {description}')} ]; then "
+        f"systemctl stop {task.unit} 2>/dev/null; systemctl reset-failed {task.unit} 2>/dev/null; "
+        f"{shlex.join(launch)}; fi"
+    )
+
+
+def _join(state: State, host: Host, task: Task, given: dict[str, Any]) -> bool:
+    """Waits until the task has ended. Returns whether it succeeded; False fails this host alone."""
+    remote = Remote(host, given)
+
+    def judge(text: str, waited: float) -> bool | None:
+        ended = text.partition("\n")[0]
+        if ended == "exited":
+            return True
+        return _failed(remote, task, waited) if ended in ("dead", "failed") else None
+
+    # a task that ended well is cleared away in the same trip
+    look = (
+        f"state=$(systemctl show -P SubState {task.unit}); echo $state; {journal(task.unit, 1)}; "
+        f"[ $state != exited ] || systemctl stop {task.unit}"
+    )
+    return wait(remote, task.label, look, judge, news=lambda text: text.partition("\n")[2])
+
+
+def _failed(remote: Remote, task: Task, waited: float) -> bool:
+    words = remote.run(f"{journal(task.unit, 12)}; systemctl reset-failed {task.unit}").text.strip()
+    lines = "\n".join(f"    {line}" for line in words.splitlines() or ["(none)"])
+    say(remote, task.label, f"failed after {waited:.0f} s. Its last words:\n{lines}", logger.error)
+    return False

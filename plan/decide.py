@@ -1,0 +1,284 @@
+"""From settings and a probe to the plan of one host, or to the sentence that says why there is none."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from plan import gpus, packages, resolve, sources
+from plan.answer import Decision, Machine, Refusal, Wish
+from plan.errors import PlanError
+from plan.gpus import Gpu
+from plan.host import USER, EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
+from plan.probe import Probe
+from plan.services import plan_services
+from plan.settings import Service, Settings
+
+ARCHITECTURES = ("x86_64", "aarch64")
+# What a conda environment with CUDA builds of torch and vLLM takes, and one with CPU builds (measured).
+ENVIRONMENT_GIB = {"cuda": 14.0, "cpu": 6.0}
+BASE_PACKAGES = {
+    "apt": ("ca-certificates", "curl", "libnuma1"),
+    "dnf": ("ca-certificates", "curl", "numactl-libs"),
+}
+CERTIFICATES = {
+    "apt": "/etc/ssl/certs/ca-certificates.crt",
+    "dnf": "/etc/pki/tls/certs/ca-bundle.crt",
+}
+
+
+def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
+    """The plan of one host.
+
+    Raises:
+        PlanError: there is none; sentences with host, setting, fact and fix.
+    """
+    problems = list(_gates(probe))
+    if problems:
+        raise PlanError(problems)
+    manager = package_manager(probe)
+    machine = _machine(probe)
+    present = {name: service for name, service in settings.serve.items() if service.state == "present"}
+    decisions = {name: _decide(name, service, settings, machine) for name, service in present.items()}
+    stack = _one_stack(decisions) or _decide(None, None, settings, machine)
+    services = tuple(plan_services(settings, present, decisions, probe))
+    environment = _environment(settings, stack, probe, manager) if _wanted(settings, present) else None
+    plan = HostPlan(
+        host=host,
+        os=probe.os_name,
+        hardware=_hardware(machine, probe),
+        accelerator=stack.accelerator,
+        driver=_driver(stack),
+        package_manager=manager,
+        base_packages=BASE_PACKAGES[manager],
+        user=USER,
+        environment=environment,
+        models=tuple(_models(settings, services)),
+        services=services,
+        removed_services=tuple(_removed_services(settings, probe)),
+        removed_models=tuple(_removed_models(settings)),
+        why=tuple(
+            dict.fromkeys(reason for decision in (stack, *decisions.values()) for reason in decision.why)
+        ),
+        warnings=tuple(_warnings(settings, [stack, *decisions.values()], probe)),
+    )
+    problems = list(_conflicts(plan, probe))
+    if problems:
+        raise PlanError(problems)
+    return plan
+
+
+def package_manager(probe: Probe) -> str:
+    """ "apt" or "dnf", by the distribution's family."""
+    families = {probe.os_id, *probe.os_like}
+    return "apt" if families & {"debian", "ubuntu"} else "dnf"
+
+
+def _gates(probe: Probe) -> Iterator[str]:
+    """What a host must be before anything is decided about it."""
+    families = {probe.os_id, *probe.os_like}
+    if probe.user_id != 0:
+        yield "ssh_user: is not root. Set `_sudo = True` in the inventory, or log in as root."
+    if probe.architecture not in ARCHITECTURES:
+        known = " and ".join(ARCHITECTURES)
+        yield f"host: its CPU is {probe.architecture}, and wheels exist for {known}. Use another host."
+    if not families & {"debian", "ubuntu", "rhel", "fedora", "centos", "openeuler"}:
+        yield f"host: {probe.os_name} is not known here. Use a Debian, Ubuntu or RHEL family system."
+    if probe.systemd is None:
+        yield "host: systemd does not run here, and services need it. Use a host or container with systemd."
+
+
+def _machine(probe: Probe) -> Machine:
+    return Machine(
+        gpus=tuple(_gpus(probe)),
+        driver=probe.driver,
+        os=None if probe.glibc else probe.os,
+        glibc=probe.glibc,
+        architecture=probe.architecture,
+        driver_works=bool(_smi(probe)),
+        memory_gib=probe.memory_gib,
+        cpu_cores=probe.cpu_count,
+        disk_free_gib=probe.disks["/opt"].free_gib,
+    )
+
+
+def _smi(probe: Probe) -> Any:
+    """What nvidia-smi says of GPUs that it drives; None when there are none or it fails."""
+    if not probe.smi.lstrip().startswith("<?xml"):
+        return None
+    from plan import smi
+
+    report = smi.parse(probe.smi)
+    return report if report.gpus else None
+
+
+def _gpus(probe: Probe) -> Iterator[Gpu]:
+    """Every GPU on the bus; one that the tables do not know is described by its driver."""
+    report = _smi(probe)
+    if report and (len(report.gpus) >= len(probe.gpus)):
+        for gpu in report.gpus:
+            yield gpus.from_driver(
+                name=gpu.name,
+                pci_device_id=gpu.pci_device_id,
+                memory_mib=gpu.memory_mib,
+                compute_capability=gpu.compute_capability,
+            )
+        return
+    for device in probe.gpus:
+        try:
+            yield gpus.lookup(device.device_id)
+        except gpus.UnknownGpuError as error:
+            raise PlanError([f"GPU {device.address}: {error}"]) from None
+
+
+def _decide(name: str | None, service: Service | None, settings: Settings, machine: Machine) -> Decision:
+    """The stack for one service, or for an environment without one."""
+    environment = settings.environment
+    if service and service.engine == "ollama":
+        raise PlanError([f"serve.{name}.engine: ollama is not served yet. Use `engine: vllm`."])
+    answer = resolve.decide(
+        machine,
+        Wish(
+            model=service.model if service else None,
+            vllm=service.vllm if service else None,
+            torch=environment.torch,
+            python=environment.python,
+            policy=environment.policy,
+            prefer=environment.prefer,
+            manage_driver=settings.driver.managed,
+            gpus=service.gpus if service else None,
+            max_model_len=service.max_model_len if service else None,
+            gpu_memory_utilization=service.gpu_memory_utilization if service else None,
+            dtype=service.dtype if service else None,
+        ),
+    )
+    if isinstance(answer, Refusal):
+        setting = f"serve.{name}" if name else "environment"
+        fixes = " ".join(answer.fixes[:2])
+        raise PlanError(
+            [f"{setting}: {failure.constraint}: {failure.fact}. {fixes}".strip() for failure in answer.failed]
+        )
+    if answer.driver and answer.driver.action == "install":
+        there = f"{machine.driver} does not suffice" if machine.driver else "none is loaded"
+        wanted = f"branch {answer.driver.branch} with {answer.driver.modules} modules"
+        raise PlanError(
+            [
+                f"driver: {there}; {wanted} is needed, and this version  installs no drivers. Install it, reboot, and run again."
+            ]
+        )
+    return answer
+
+
+def _one_stack(decisions: dict[str, Decision]) -> Decision | None:
+    """All services of a host live in one environment, so their pins have to agree."""
+    stacks = {(decision.python, decision.torch, decision.vllm): name for name, decision in decisions.items()}
+    if len(stacks) > 1:
+        (one, first), (other, second), *_ = stacks.items()
+        raise PlanError(
+            [
+                f"serve.{second}: needs vLLM {other[2]} with torch {other[1]}, serve.{first} vLLM {one[2]} "
+                f"with torch {one[1]}, and a host has one environment. Pin `vllm` alike, or use two hosts."
+            ]
+        )
+    return next(iter(decisions.values()), None)
+
+
+def _wanted(settings: Settings, present: dict[str, Service]) -> bool:
+    downloads = any(model.state == "present" for model in settings.models.values())
+    return settings.environment.state == "present" and bool(present or downloads)
+
+
+def _environment(settings: Settings, stack: Decision, probe: Probe, manager: str) -> EnvironmentPlan:
+    wish = settings.environment
+    python = stack.python or "3.12"
+    addresses = sources.addresses(settings.sources, stack)
+    installer = sources.installer(settings.sources, probe.architecture)
+    lock = sources.explicit_lock(wish.lock_file, python, probe.architecture, addresses.conda_channel)
+    torch = {"torch": stack.torch, "transformers": stack.transformers, "accelerate": stack.accelerate}
+    extra = dict(pin.split("==") for pin in wish.packages)
+    pins: dict[str, dict[str, str]] = {
+        "models": {"modelscope": stack.modelscope or ""},
+        "torch": {name: version for name, version in torch.items() if version} | extra,
+        "vllm": {"vllm": stack.vllm} if stack.vllm and settings.serve else {},
+    }
+    return EnvironmentPlan(
+        name=wish.name,
+        python=python,
+        installer_urls=installer.urls,
+        installer_sha256=installer.sha256,
+        explicit_lock=lock,
+        records=sources.records(lock),
+        uv=packages.uv(probe.architecture),
+        pins=pins,
+        only_from=addresses.only_from,
+        addresses=addresses,
+        certificates=CERTIFICATES[manager],
+    )
+
+
+def _models(settings: Settings, services: Iterable[ServicePlan]) -> Iterator[ModelPlan]:
+    endpoint = sources.models_endpoint(settings.sources)
+    wanted = [service.model for service in services]
+    wanted += [
+        ModelPlan(model, download.revision, endpoint)
+        for model, download in settings.models.items()
+        if download.state == "present"
+    ]
+    yield from dict.fromkeys(wanted)
+
+
+def _removed_services(settings: Settings, probe: Probe) -> Iterator[str]:
+    for name, service in settings.serve.items():
+        unit = f"{service.engine}-{name}.service"
+        if service.state == "absent" and unit in probe.units:
+            yield unit
+
+
+def _removed_models(settings: Settings) -> Iterator[str]:
+    endpoint = sources.models_endpoint(settings.sources)
+    for model, download in settings.models.items():
+        if download.state == "absent":
+            yield ModelPlan(model, download.revision, endpoint).directory
+
+
+def _hardware(machine: Machine, probe: Probe) -> str:
+    """For the operator's eyes: the GPUs, or the CPU."""
+    if not machine.gpus:
+        return f"{probe.cpu_count} CPUs, {probe.memory_gib:.0f} GiB, no GPU"
+    names = [gpu.name for gpu in machine.gpus]
+    return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+
+
+def _driver(stack: Decision) -> str:
+    if not stack.driver:
+        return "none needed"
+    return (
+        f"{stack.driver.version} (kept)" if stack.driver.action == "keep" else f"branch {stack.driver.branch}"
+    )
+
+
+def _warnings(settings: Settings, decisions: Iterable[Decision], probe: Probe) -> Iterator[str]:
+    yield from dict.fromkeys(warning for decision in decisions for warning in decision.warnings)
+    planned = {f"{service.engine}-{name}.service" for name, service in settings.serve.items()}
+    for unit in sorted(probe.units):
+        if unit.startswith(("vllm-", "ollama-")) and unit not in planned:
+            name = unit.split("-", 1)[1].removesuffix(".service")
+            yield (
+                f"{unit} is on the host and not in the settings: it is left alone. "
+                f"Set serve.{name} with `state: absent` to remove it."
+            )
+
+
+def _conflicts(plan: HostPlan, probe: Probe) -> Iterator[str]:
+    """What stands against an otherwise good plan on this very host."""
+    for service in plan.services:
+        holder = probe.listening.get(service.port)
+        unit = probe.units.get(service.unit)
+        ours = unit is not None and unit.active in ("active", "activating", "reloading", "deactivating")
+        if holder is not None and not ours:
+            yield (
+                f"serve.{service.name}.port: {service.port} is taken on this host by {holder}. "
+                f"Set serve.{service.name}.port to a free one."
+            )
+    if plan.environment and plan.environment.prefix not in probe.environments:
+        needed, free = ENVIRONMENT_GIB[plan.accelerator], probe.disks["/opt"].free_gib
+        if free < needed:
+            yield f"disk: /opt has {free:.1f} GiB free, the environment needs {needed:.0f}. Make room there."

@@ -1,0 +1,156 @@
+"""What one host will get: frozen, printable, JSON. Decided in `plan.decide`."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from plan.answer import Reason
+from plan.packages import Tool
+from plan.probe import Probe
+from plan.sources import Addresses
+
+CONDA_PREFIX = "/opt/bringup/conda"
+MODELS_ROOT = "/srv/models"
+USER = "bringup"
+
+
+@dataclass(frozen=True)
+class EnvironmentPlan:
+    """The conda environment and what uv installs into it.
+
+    Attributes:
+        installer_urls: where the conda installer is, the first choice first; all have the same bytes.
+        explicit_lock: conda's `@EXPLICIT` text; `records` are the names it leaves in conda-meta.
+        pins: distribution -> exact version, per part: "models", "torch", "vllm".
+        only_from: distribution -> the index that alone may provide it.
+        certificates: the host's bundle of trusted certificate authorities.
+    """
+
+    name: str
+    python: str
+    installer_urls: tuple[str, ...]
+    installer_sha256: str
+    explicit_lock: str
+    records: frozenset[str]
+    uv: Tool
+    pins: Mapping[str, Mapping[str, str]]
+    only_from: Mapping[str, str]
+    addresses: Addresses
+    certificates: str
+
+    @property
+    def prefix(self) -> str:
+        """The environment's directory on the host."""
+        return f"{CONDA_PREFIX}/envs/{self.name}"
+
+    @property
+    def directory(self) -> str:
+        """Where what the environment shall hold is written down on the host."""
+        return f"/etc/bringup/environments/{self.name}"
+
+    @property
+    def project_file(self) -> str:
+        """The planned Python packages, as a project that uv reads."""
+        return f"{self.directory}/pyproject.toml"
+
+    @property
+    def lock_file(self) -> str:
+        """The closure of these pins, with hashes; other pins have another lock."""
+        return f"{self.directory}/requirements-{self.digest}.txt"
+
+    @property
+    def checked_file(self) -> str:
+        """The figures of the torch check of these pins."""
+        return f"{self.directory}/torch-{self.digest}.json"
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that change whenever a pin or a conda package does."""
+        pins = {part: dict(versions) for part, versions in self.pins.items()}
+        text = json.dumps([sorted(self.records), pins, self.uv.version], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model on the host's disk: `directory` exists only when every byte of it is verified."""
+
+    model: str
+    revision: str
+    endpoint: str
+
+    @property
+    def parent(self) -> str:
+        """The directory of all revisions of this model."""
+        return f"{MODELS_ROOT}/{self.model}"
+
+    @property
+    def directory(self) -> str:
+        """Where this revision lies; a branch's name with slashes is one folder."""
+        return f"{self.parent}/{self.revision.replace('/', '--')}"
+
+    @property
+    def slug(self) -> str:
+        """A name for units: short, unambiguous, without signs that systemd would escape."""
+        digest = hashlib.sha256(f"{self.model}@{self.revision}".encode()).hexdigest()[:6]
+        return f"{self.model.rpartition('/')[2].lower().replace('_', '-')}-{digest}"
+
+    def there(self, probe: Probe) -> bool:
+        """Whether the probe saw it whole, by the sizes and times recorded when its hashes were verified."""
+        installed = probe.models.get(self.directory)
+        return installed is not None and installed.intact(self.model, self.revision)
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """One service: a unit, the server's flags, and where it answers."""
+
+    name: str
+    engine: str
+    model: ModelPlan
+    served_name: str
+    address: str
+    port: int
+    flags: Mapping[str, Any]
+    environment: Mapping[str, str]
+    start_timeout_seconds: int
+    needs_key: bool
+
+    @property
+    def unit(self) -> str:
+        """The systemd unit's name."""
+        return f"{self.engine}-{self.name}.service"
+
+    @property
+    def url(self) -> str:
+        """Base URL of its OpenAI-style API, without the /v1."""
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """What one host will get. It holds no secret."""
+
+    host: str
+    os: str
+    hardware: str
+    accelerator: str
+    driver: str
+    package_manager: str
+    base_packages: tuple[str, ...]
+    user: str
+    environment: EnvironmentPlan | None
+    models: tuple[ModelPlan, ...]
+    services: tuple[ServicePlan, ...]
+    removed_services: tuple[str, ...]
+    removed_models: tuple[str, ...]
+    why: tuple[Reason, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """The plan as JSON text, ordered, for reports and for comparison."""
+        return json.dumps(dataclasses.asdict(self), default=sorted, indent=1, sort_keys=True)

@@ -1,0 +1,21 @@
+"""The tools that a host gets beside the planned stack, with their hashes."""
+
+import functools
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A pinned wheel: its version, and the sha256 of every file that may be it on this architecture."""
+
+    version: str
+    sha256: tuple[str, ...]
+
+
+@functools.cache
+def uv(architecture: str) -> Tool:
+    """uv, by which every other Python package comes; `architecture` is "x86_64" or "aarch64"."""
+    row = tomllib.loads(Path(__file__).with_name("tools.toml").read_text())["uv"]
+    return Tool(row["version"], tuple(row[architecture]))

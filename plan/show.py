@@ -1,0 +1,71 @@
+"""Plans as tables for a terminal: hosts with the same plan share one."""
+
+import io
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from plan.host import HostPlan, ServicePlan
+
+
+def plans(all_plans: list[HostPlan], width: int = 110) -> str:
+    """One table per distinct plan, with the hosts that get it, and the reasons of every choice."""
+    groups: dict[str, list[HostPlan]] = {}
+    for plan in all_plans:
+        groups.setdefault(_likeness(plan), []).append(plan)
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, highlight=False)
+    for group in groups.values():
+        console.print(_table(group))
+        for warning in group[0].warnings:
+            console.print(f"  warning: {warning}", markup=False, style=None)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def _likeness(plan: HostPlan) -> str:
+    return repr([list(_rows(plan)), plan.warnings])
+
+
+def _table(group: list[HostPlan]) -> Table:
+    table = Table(title=_hosts([plan.host for plan in group]), title_justify="left", title_style="bold")
+    for column in ("part", "planned", "because"):
+        table.add_column(column, overflow="fold", no_wrap=column == "part")
+    for row in _rows(group[0]):
+        table.add_row(*row)
+    return table
+
+
+def _hosts(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:8])
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"Plan for {shown}{more}"
+
+
+def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
+    because = {reason.subject: reason.because for reason in plan.why}
+    yield "host", f"{plan.os}; {plan.hardware}", "probed"
+    yield "driver", plan.driver, because.get("driver", "" if plan.accelerator == "cuda" else "no GPU")
+    environment = plan.environment
+    if environment:
+        yield "python", environment.python, because.get("python", "")
+        for versions in environment.pins.values():
+            for name, version in versions.items():
+                source = environment.only_from.get(name)
+                reason = because.get(name, "")
+                yield name, version, f"{reason} (from {source})".strip() if source else reason
+    for model in plan.models:
+        yield "model", f"{model.model} @ {model.revision}", f"from {model.endpoint}"
+    for service in plan.services:
+        yield (
+            f"serve.{service.name}",
+            _service(service),
+            "key required" if service.needs_key else "loopback only",
+        )
+    for removed in (*plan.removed_services, *plan.removed_models):
+        yield "remove", removed, "state: absent"
+
+
+def _service(service: ServicePlan) -> str:
+    flags = " ".join(f"{name}={value}" for name, value in service.flags.items())
+    return f"{service.engine} on {service.url} {flags}".strip()

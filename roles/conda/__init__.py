@@ -1,0 +1,3 @@
+from roles.conda.deploy import install
+
+__all__ = ["install"]

@@ -1,0 +1,115 @@
+"""Miniforge from a pinned installer, and the named environment from an explicit lock."""
+
+import shlex
+
+from pyinfra.api.operation import OperationMeta
+
+from ops import environment as packages
+from ops import files, task
+from ops.render import render
+from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan
+from plan.probe import COMPLETE, Probe
+
+
+def install(plan: HostPlan, probe: Probe) -> None:
+    """Installs conda, makes the environment exactly as locked, puts uv into it, resolves its packages."""
+    environment = plan.environment
+    if environment is None:
+        return
+    directory = environment.directory
+    written = files.write(
+        files=[
+            files.File(f"{directory}/conda.explicit.txt", environment.explicit_lock),
+            files.File(f"{directory}/uv.txt", render("conda/uv.txt.j2", uv=environment.uv)),
+            files.File(environment.project_file, render("conda/pyproject.toml.j2", environment=environment)),
+        ],
+        seen=probe.paths,
+        name="Write what the environment shall hold",
+    )
+    task.run(
+        task=_installer(environment), needed=CONDA_PREFIX not in probe.environments, name="Install conda"
+    )
+    created = task.run(
+        task=_create(environment), needed=not _exact(environment, probe), name="Create the conda environment"
+    )
+    lacks_uv = packages.lacks(environment, {"uv": environment.uv.version}, probe)
+    task.run(
+        task=_uv(environment), needed=lambda: created.changed or lacks_uv, name="Put uv into the environment"
+    )
+    resolve(environment, probe, written)
+
+
+def resolve(environment: EnvironmentPlan, probe: Probe, written: OperationMeta) -> None:
+    """Locks the Python packages once; again only when the project file has changed."""
+    task.run(
+        task=packages.resolve_task(environment),
+        needed=lambda: written.changed or environment.lock_file not in probe.paths,
+        name="Lock the Python packages",
+    )
+
+
+def _exact(environment: EnvironmentPlan, probe: Probe) -> bool:
+    there = probe.environments.get(environment.prefix)
+    return there is not None and there.conda == environment.records
+
+
+def _installer(environment: EnvironmentPlan) -> task.Task:
+    """Downloads beside the goal, checks, installs into a fresh prefix. A half-made prefix is made anew."""
+    urls, sha256 = shlex.join(environment.installer_urls), environment.installer_sha256
+    installer = f"/opt/bringup/downloads/conda-{sha256[:12]}.sh"
+    script = f"""
+right() {{ echo "{sha256}  $1" | sha256sum --check --status 2>/dev/null; }}
+for url in {urls}; do
+    right {installer} && break
+    echo "downloading $url"
+    curl --fail --silent --show-error --location --retry 5 --retry-all-errors --retry-delay 2 \\
+        --connect-timeout 20 --speed-limit 1000 --speed-time 60 --output {installer}.part "$url" || continue
+    if right {installer}.part; then
+        mv -f {installer}.part {installer}
+    else
+        echo "$url has sha256 $(sha256sum <{installer}.part | cut -c 1-64), not the pinned {sha256}"
+        rm -f {installer}.part
+    fi
+done
+right {installer} || {{
+    echo "no source has the conda installer: set sources.conda_installer and sources.conda_installer_sha256"
+    exit 1
+}}
+rm -rf {CONDA_PREFIX}
+sh {installer} -b -p {CONDA_PREFIX}
+touch {CONDA_PREFIX}/{COMPLETE}
+"""
+    return task.Task("conda", "installing conda", script)
+
+
+def _create(environment: EnvironmentPlan) -> task.Task:
+    """Makes the environment anew: an explicit lock is replayed, never merged into what is there."""
+    conda = f"{CONDA_PREFIX}/bin/conda"
+    script = f"""
+rm -rf {environment.prefix}
+{conda} create --yes --quiet --prefix {environment.prefix} --file {environment.directory}/conda.explicit.txt
+touch {environment.prefix}/{COMPLETE}
+"""
+    variables = {"HOME": "/root", "CONDARC": "/dev/null", "CONDA_PKGS_DIRS": f"{CONDA_PREFIX}/pkgs"}
+    return task.Task("environment", f"creating the environment {environment.name}", script, variables)
+
+
+def _uv(environment: EnvironmentPlan) -> task.Task:
+    """pip brings the one package that brings all others, by hash."""
+    command = [f"{environment.prefix}/bin/python", "-m", "pip", "install", "--no-deps", "--no-cache-dir"]
+    command += [
+        "--only-binary",
+        ":all:",
+        "--require-hashes",
+        "--requirement",
+        f"{environment.directory}/uv.txt",
+    ]
+    if environment.addresses.wheels:
+        command += ["--index-url", environment.addresses.wheels]
+    variables = {
+        "HOME": "/root",
+        "PIP_CERT": environment.certificates,
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    return task.Task("uv", "installing uv", shlex.join(command), variables)

@@ -1,0 +1,3 @@
+from roles.host.deploy import prepare
+
+__all__ = ["prepare"]

@@ -1,0 +1,41 @@
+"""The ground that every other role stands on: packages, the service user, the directories."""
+
+from collections.abc import Generator
+
+from pyinfra.api.operation import operation
+from pyinfra.context import host
+
+from ops import files, packages, task
+from plan.host import HostPlan
+from plan.probe import Probe
+
+
+def prepare(plan: HostPlan, probe: Probe) -> None:
+    """Installs the base packages, makes the unprivileged user and our directories."""
+    task.run(
+        task=packages.install_task("packages", plan.base_packages, plan.package_manager),
+        needed=bool(packages.missing(plan.base_packages, probe.packages)),
+        name="Install the base packages",
+    )
+    service_user(user=plan.user, exists=probe.user_exists, name="Create the service user")
+    files.directories(
+        wanted=[
+            files.Directory("/etc/bringup"),
+            files.Directory("/opt/bringup"),
+            files.Directory("/opt/bringup/downloads"),
+            files.Directory("/var/lib/bringup", mode="750", owner=f"{plan.user}:{plan.user}"),
+            files.Directory("/srv/models", owner=f"{plan.user}:{plan.user}"),
+        ],
+        seen=probe.paths,
+        name="Make the directories",
+    )
+
+
+@operation()
+def service_user(user: str, exists: bool) -> Generator[str, None, None]:
+    """An unprivileged system user without a login or a home of its own."""
+    if exists:
+        host.noop(f"{user} exists")
+        return
+    home = "--no-create-home --home-dir /var/lib/bringup"
+    yield f"useradd --system --user-group {home} --shell /usr/sbin/nologin {user}"

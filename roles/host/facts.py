@@ -1,0 +1,35 @@
+"""The probe: one read-only round trip that returns everything a decision needs."""
+
+import pathlib
+import re
+from collections.abc import Iterable
+
+from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.facts import FactBase
+from typing_extensions import override
+
+from plan import probe
+from plan.errors import PlanError
+
+SCRIPT = pathlib.Path(__file__).with_name("probe.sh")
+
+
+def script(packages: Iterable[str]) -> str:
+    """The probe's shell text, without its comments; `packages` are the distribution packages to look for."""
+    text = re.sub(r"(?m)^ *#.*\n", "", SCRIPT.read_text())
+    return text.replace("@PACKAGES@", " ".join(packages)).replace("@COMPLETE@", probe.COMPLETE)
+
+
+class Probe(FactBase[probe.Probe | None]):
+    """What the host is, and what of ours is on it. None when it could not be read: the host has failed."""
+
+    @override
+    def command(self) -> str:
+        return script(probe.PACKAGES)
+
+    @override
+    def process(self, output: Iterable[str]) -> probe.Probe:
+        try:
+            return probe.parse("\n".join(output))
+        except PlanError as error:
+            raise FactProcessError(str(error)) from error

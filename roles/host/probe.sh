@@ -1,0 +1,74 @@
+# Read-only. Prints what a host is and what of ours is on it, in blocks that begin with "@@name".
+# POSIX sh and coreutils only: a bare host has nothing else. Needs root.
+LC_ALL=C; export LC_ALL
+block() { printf '@@%s\n' "$1"; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+block identity; id -u; cat /proc/sys/kernel/random/boot_id; cat /proc/sys/kernel/hostname
+block os; cat /etc/os-release 2>/dev/null
+block kernel; uname -r; uname -m
+block glibc; getconf GNU_LIBC_VERSION 2>/dev/null
+block virt; systemd-detect-virt 2>/dev/null
+block systemd; [ -d /run/systemd/system ] && systemctl --version | head -n 1
+block cpu; grep -c '^processor' /proc/cpuinfo; grep -m 1 -E '^(flags|Features)' /proc/cpuinfo
+block memory; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo
+block disk
+for path in / /opt /srv/models /var/lib; do
+    there=$path; while [ ! -d "$there" ]; do there=$(dirname "$there"); done
+    df -Pk "$there" | tail -n 1 | { read -r device _ _ free _; echo "$path $device $free"; }
+done
+block addresses
+if has ip; then ip -o addr show scope global | while read -r _ device _ address _; do echo "$device $address"; done; fi
+block pci
+for device in /sys/bus/pci/devices/*; do
+    [ -r "$device/vendor" ] && read -r vendor <"$device/vendor" && [ "$vendor" = 0x10de ] || continue
+    read -r id <"$device/device"; read -r class <"$device/class"
+    echo "${device##*/} $vendor $id $class"
+done
+block driver; cat /sys/module/nvidia/version 2>/dev/null
+block driver_file; cat /proc/driver/nvidia/version 2>/dev/null
+block modules; cut -d ' ' -f 1 /proc/modules 2>/dev/null | grep -E '^(nvidia|nouveau|nova)'
+block smi; if has nvidia-smi; then timeout 30 nvidia-smi -q -x 2>&1 || echo "exit $?"; fi
+block secure_boot; if has mokutil; then mokutil --sb-state 2>&1; fi
+block listening
+if has ss; then ss -Hltnp 2>/dev/null; else cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | sed 's/^/proc /'; fi
+block gpu_holders
+if [ -e /dev/nvidia0 ]; then
+    find /proc/[0-9]*/fd -lname '/dev/nvidia[0-9]*' -printf '%h\n' 2>/dev/null | cut -d / -f 3 | sort -u |
+        while read -r pid; do
+            echo "$pid $(cat "/proc/$pid/comm" 2>/dev/null) $(tail -n 1 "/proc/$pid/cgroup" 2>/dev/null)"
+        done
+fi
+block packages
+if has dpkg-query; then dpkg-query -W -f '${Package} ${db:Status-Abbrev} ${Version}\n' @PACKAGES@ 2>/dev/null
+elif has rpm; then rpm -q --qf '%{NAME} ii %{VERSION}-%{RELEASE}\n' @PACKAGES@ 2>/dev/null | grep ' ii '; fi
+block user; getent passwd bringup
+block paths
+find /etc/bringup /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service /opt/bringup/bin \
+    /opt/bringup /opt/bringup/downloads /srv/models /var/lib/bringup -maxdepth 0 -printf '%m %u:%g %y %p\n' 2>/dev/null
+find /etc/bringup /opt/bringup/bin -mindepth 1 -printf '%m %u:%g %y %p\n' 2>/dev/null
+block hashes
+{ find /etc/bringup /opt/bringup/bin -type f 2>/dev/null
+  ls -d /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service 2>/dev/null
+} | while read -r path; do sha256sum "$path"; done
+block units
+if [ -d /run/systemd/system ]; then
+    names=$(cd /etc/systemd/system && ls -d vllm-*.service ollama-*.service 2>/dev/null)
+    tasks=$(systemctl list-units --all --plain --no-legend 'bringup-*.service' | cut -d ' ' -f 1)
+    [ -n "$names$tasks" ] && systemctl show $names $tasks \
+        --property=Id,ActiveState,SubState,UnitFileState,Result,MainPID,NRestarts,NeedDaemonReload
+fi
+block environments
+for prefix in /opt/bringup/conda /opt/bringup/conda/envs/*; do
+    [ -e "$prefix/@COMPLETE@" ] || continue
+    echo "prefix $prefix"
+    for record in "$prefix"/conda-meta/*.json; do echo "conda ${record##*/}"; done
+    for record in "$prefix"/lib/python3*/site-packages/*.dist-info; do echo "dist ${record##*/}"; done
+done
+block models
+find /srv/models -mindepth 3 -maxdepth 4 -name .bringup.json 2>/dev/null | while read -r manifest; do
+    directory=${manifest%/*}
+    echo "directory $directory"; printf 'manifest '; tr -d '\n' <"$manifest"; echo
+    find "$directory" -type f -printf 'file %s %T@ %P\n'
+done
+block end

@@ -1,0 +1,3 @@
+from roles.models.deploy import join, start
+
+__all__ = ["join", "start"]

@@ -1,0 +1,3 @@
+from roles.torch.deploy import install
+
+__all__ = ["install"]

@@ -1,0 +1,3 @@
+from roles.vllm.deploy import install, serve
+
+__all__ = ["install", "serve"]

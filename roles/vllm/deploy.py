@@ -1,0 +1,101 @@
+"""vLLM services: one systemd unit each, active only when the model has answered."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pyinfra.api.operation import OperationMeta
+from pyinfra.context import host
+
+from ops import environment as packages
+from ops import files, task, units
+from ops.render import render
+from plan.host import EnvironmentPlan, HostPlan, ServicePlan
+from plan.probe import Probe
+
+CREDENTIALS = "/etc/bringup/credentials"
+READY = "/opt/bringup/bin/wait-until-ready"
+
+
+def install(plan: HostPlan, probe: Probe) -> OperationMeta | None:
+    """Installs the planned vLLM into the environment."""
+    environment = plan.environment
+    if environment is None or "vllm" not in environment.pins:
+        return None
+    return task.run(
+        task=packages.install_task(environment, "vllm", "installing vLLM"),
+        needed=lambda: packages.lacks(environment, environment.pins["vllm"], probe),
+        name="Install vLLM",
+    )
+
+
+def serve(plan: HostPlan, probe: Probe, api_key: str | None, installed: OperationMeta | None) -> None:
+    """Writes units and key, starts what does not run, removes what is no longer wanted."""
+    for unit in host.loop(plan.removed_services):
+        units.gone(
+            unit=unit,
+            path=f"/etc/systemd/system/{unit}",
+            seen=probe.units,
+            name="Remove services no longer wanted",
+        )
+    if plan.environment is None:
+        return
+    reasons = [*_key(plan, probe, api_key), *([installed] if installed else [])]
+    files.write(
+        files=[files.File(READY, render("vllm/wait_until_ready.py"), mode="755")],
+        seen=probe.paths,
+        name="Write the readiness check",
+    )
+    for service in host.loop(plan.services):
+        unit = files.write(
+            files=[files.File(f"/etc/systemd/system/{service.unit}", _unit(plan, plan.environment, service))],
+            seen=probe.paths,
+            name="Write the vLLM unit",
+        )
+        units.serving(
+            service=units.Service(
+                service.unit, f"service {service.name}", service.start_timeout_seconds + 60
+            ),
+            seen=probe.units,
+            because=[unit, *reasons],
+            restart=not service.model.there(probe),
+            name="Serve the model",
+        )
+
+
+def _key(plan: HostPlan, probe: Probe, api_key: str | None) -> list[OperationMeta]:
+    """The API key, in a file that only root reads; systemd hands it to the service."""
+    if not any(service.needs_key for service in plan.services):
+        return []
+    files.directories(
+        wanted=[files.Directory(CREDENTIALS, mode="700")],
+        seen=probe.paths,
+        name="Make the credentials directory",
+    )
+    key = files.write(
+        files=[files.File(f"{CREDENTIALS}/api-key.env", f"VLLM_API_KEY={api_key}\n", mode="600")],
+        seen=probe.paths,
+        name="Write the API key",
+    )
+    return [key]
+
+
+def _unit(plan: HostPlan, environment: EnvironmentPlan, service: ServicePlan) -> str:
+    return render(
+        "vllm/vllm.service.j2",
+        service=service,
+        prefix=environment.prefix,
+        user=plan.user,
+        pins=environment.digest,
+        flags=list(_words(service.flags)),
+    )
+
+
+def _words(flags: Mapping[str, Any]) -> Iterator[str]:
+    """A flag is a word, or a word and its value; False is vLLM's `--no-` form."""
+    for name, value in flags.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            yield f"--{option}" if value else f"--no-{option}"
+        else:
+            yield f"--{option}"
+            yield str(value)

@@ -1,0 +1,68 @@
+"""Waits until a served model has answered a question. Run by systemd before a service counts as active.
+
+    wait_until_ready.py URL MODEL TIMEOUT_SECONDS
+
+/health alone proves nothing: a server whose weights are damaged is healthy and answers with nothing.
+The key, where there is one, comes from $VLLM_API_KEY.
+"""
+
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+
+PAUSE_SECONDS = 0.5
+ANSWER_SECONDS = 300
+
+
+def main(url: str, model: str, timeout_seconds: str) -> None:
+    deadline = time.monotonic() + float(timeout_seconds)
+    while not healthy(url):
+        if time.monotonic() > deadline:
+            sys.exit(f"{url}/health did not answer within {timeout_seconds} s")
+        time.sleep(PAUSE_SECONDS)
+    text = answer(url, model)
+    if not text.strip():
+        sys.exit(f"{model} answered with nothing: its files may be damaged")
+    print(f"{model} answers", flush=True)
+
+
+def healthy(url: str) -> bool:
+    try:
+        with open_without_proxy(urllib.request.Request(f"{url}/health"), 5) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def answer(url: str, model: str) -> str:
+    """One short greedy completion; a model without a chat template is asked for plain text."""
+    question = {"model": model, "max_tokens": 8, "temperature": 0}
+    try:
+        reply = post(f"{url}/v1/chat/completions", question | {"messages": [{"role": "user", "content": "你好"}]})
+        message = reply["choices"][0]["message"]
+        return "".join(message.get(part) or "" for part in ("content", "reasoning", "reasoning_content"))
+    except urllib.error.HTTPError as error:
+        words = error.read().decode(errors="replace")
+        if error.code != 400 or "template" not in words:
+            sys.exit(f"{url}: {error.code} to a chat completion: {words[:300]}")
+    return post(f"{url}/v1/completions", question | {"prompt": "你好"})["choices"][0]["text"]
+
+
+def post(url: str, question: dict) -> dict:
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get("VLLM_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    request = urllib.request.Request(url, json.dumps(question).encode(), headers)
+    with open_without_proxy(request, ANSWER_SECONDS) as response:
+        return json.load(response)
+
+
+def open_without_proxy(request: urllib.request.Request, timeout: float):
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
