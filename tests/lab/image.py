@@ -104,7 +104,7 @@ def discard_unused(lab: Lab, keep: Path) -> None:
         return
     used = {(host.directory / "base").resolve() for host in lab.hosts()} | {keep}
     for image in lab.images.iterdir():
-        if image.is_dir() and image not in used and not is_locked(image):
+        if "." not in image.name and image.is_dir() and image not in used and not is_locked(image):
             _discard(image)
 
 
