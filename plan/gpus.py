@@ -3,7 +3,7 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 NVIDIA_VENDOR = "10de"
 
-# A card whose total memory nobody published keeps back at most this much: ECC on GDDR takes 6.25 %, the
-# driver up to 2 % more (A10G: 24 GB sold, 22.06 GiB seen by CUDA).
-_LEAST_SHARE_OF_SOLD_MEMORY = 0.915
+# What CUDA sees of the memory that a card is sold with, where nobody published it: on data-centre cards ECC
+# takes up to 6.25 % and the driver 2 % (A10G: 24 GB, 22.03 GiB); on others only the driver (RTX 4060 Ti: 95 %).
+_LEAST_SHARE_WITH_ECC = 0.915
+_LEAST_SHARE_WITHOUT_ECC = 0.95
 
 
 class UnknownGpuError(ValueError):
@@ -96,18 +97,19 @@ class _Row:
 
 def _plain(name: str) -> str:
     """A name without what people leave out: vendor, brand, spaces, dashes, case."""
-    text = re.sub(r"\(.*?\)", " ", name.lower().replace("-", " ").replace("_", " "))
+    text = re.sub(r"[-_()/]", " ", name.lower())
     words = [word for word in text.split() if word not in {"nvidia", "geforce", "tesla", "quadro", "gpu"}]
     return re.sub(r"gib\b", "gb", "".join(words))
 
 
 def _row(raw: dict[str, Any]) -> _Row:
     total = raw.get("total_gib")
+    share = _LEAST_SHARE_WITH_ECC if raw["datacenter"] else _LEAST_SHARE_WITHOUT_ECC
     gpu = Gpu(
         name=raw["name"],
         pci_id=raw["pci_id"],
         capability=Capability.parse(raw["capability"]),
-        memory_gib=total or round(raw["memory_gib"] * _LEAST_SHARE_OF_SOLD_MEMORY, 2),
+        memory_gib=total or round(raw["memory_gb"] * share, 2),
         datacenter=raw["datacenter"],
         nvswitch=raw.get("nvswitch", False),
         first_driver=raw.get("first_driver"),
@@ -116,7 +118,7 @@ def _row(raw: dict[str, Any]) -> _Row:
         source=raw["source"],
     )
     names = tuple(_plain(name) for name in (raw["name"], *raw.get("also", ())))
-    return _Row(gpu, names, raw["memory_gib"])
+    return _Row(gpu, names, raw["memory_gb"])
 
 
 @lru_cache(maxsize=1)
@@ -149,12 +151,9 @@ def lookup(name_or_pci_id: str) -> Gpu:
             f"PCI id {NVIDIA_VENDOR}:{device} is not in the catalogue. Name the card by its model, "
             "or add it to plan/gpus.toml."
         )
-    wanted = _plain(text)
-    found = [row for row in _rows() if wanted in row.names]
-    if not found:
-        found = [row for row in _rows() if any(_extends(name, wanted) for name in row.names)]
-    if not found:
-        raise UnknownGpuError(_no_such_gpu(text, wanted))
+    found = next((rows for rows in map(_named, _spellings(text)) if rows), None)
+    if found is None:
+        raise UnknownGpuError(_no_such_gpu(text))
     return _least_memory(text, found)
 
 
@@ -191,6 +190,21 @@ def from_driver(
     )
 
 
+def _spellings(text: str) -> Iterator[str]:
+    """The name as written, and with the brand that people leave out: "4090" for "RTX 4090"."""
+    plain = re.sub(r"(\d)g$", r"\1gb", _plain(text))
+    yield plain
+    for brand in ("rtx", "gtx"):
+        if re.match(r"a?\d{4}", plain):
+            yield brand + plain
+
+
+def _named(wanted: str) -> list[_Row]:
+    """The rows of a name: by an alias, or by their own names with memory size or form factor left out."""
+    aliased = [row for row in _rows() if wanted in row.names[1:]]
+    return aliased or [row for row in _rows() if any(_extends(name, wanted) for name in row.names)]
+
+
 def _device_id(text: str) -> str | None:
     """The four hex digits of an NVIDIA device id, however a tool writes it; None for a name."""
     lowered = text.lower()
@@ -208,8 +222,8 @@ def _device_id(text: str) -> str | None:
 
 def _extends(name: str, wanted: str) -> bool:
     """Whether a catalogue name is the wanted one with its memory size or form factor added."""
-    rest = name.removeprefix(wanted) if name.startswith(wanted) else ""
-    return bool(re.fullmatch(r"((sxm|pcie|hbm|dgxs|fhhl)\d?|\d+gb)+", rest))
+    rest = name.removeprefix(wanted) if name.startswith(wanted) else "-"
+    return bool(re.fullmatch(r"((sxm|pcie|hbm|dgxs|fhhl)\d?|\d+gb)*", rest))
 
 
 def _least_memory(text: str, found: list[_Row]) -> Gpu:
@@ -225,9 +239,9 @@ def _least_memory(text: str, found: list[_Row]) -> Gpu:
     return replace(chosen.gpu, note=note)
 
 
-def _no_such_gpu(text: str, wanted: str) -> str:
+def _no_such_gpu(text: str) -> str:
     names = {name: row.gpu.name for row in _rows() for name in row.names}
-    close = [names[name] for name in difflib.get_close_matches(wanted, names, n=3, cutoff=0.6)]
+    close = [names[name] for name in difflib.get_close_matches(_plain(text), names, n=3, cutoff=0.6)]
     hint = f" Did you mean {', '.join(dict.fromkeys(close))}?" if close else " Name it as nvidia-smi does."
     return f"GPU {text!r} is not in the catalogue.{hint}"
 
