@@ -43,6 +43,8 @@ class Capability(NamedTuple):
         return f"{self.major}.{self.minor}"
 
 
+_FORM_FACTOR = r"(?:sxm|pcie|hbm|dgxs|fhhl)\d?"
+
 _ARCHITECTURES = (
     (Capability(3, 0), "Kepler"),
     (Capability(5, 0), "Maxwell"),
@@ -223,7 +225,9 @@ def _device_id(text: str) -> str | None:
 def _extends(name: str, wanted: str) -> bool:
     """Whether a catalogue name is the wanted one with its memory size or form factor added."""
     rest = name.removeprefix(wanted) if name.startswith(wanted) else "-"
-    return bool(re.fullmatch(r"((sxm|pcie|hbm|dgxs|fhhl)\d?|\d+gb)*", rest))
+    return bool(re.fullmatch(rf"({_FORM_FACTOR}|[1-9]\d{{0,2}}gb)*", rest)) or wanted == re.sub(
+        _FORM_FACTOR, "", name
+    )
 
 
 def _least_memory(text: str, found: list[_Row]) -> Gpu:
