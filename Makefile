@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+LAB    := $(BIN)/python -m tests.lab
 
 .PHONY: help
 help: ## list the targets
@@ -13,20 +14,60 @@ help: ## list the targets
 # uv reads none of pip's settings, so the index that this machine's pip uses is handed on to it.
 $(VENV)/.ready: requirements.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "installing python3-venv"; apt-get update -qq && apt-get install -yqq --no-install-recommends python3-venv >/dev/null; }
-	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)"; }
+	@test -x $(BIN)/uv || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)"; }
 	@index="$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)"; \
-	 UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python $${index:+--default-index "$$index"} requirements.txt
+	 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 $(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python $${index:+--default-index "$$index"} requirements.txt
 	@touch $@
 
 .PHONY: venv
 venv: $(VENV)/.ready ## the tools, pinned, in .venv/
 
-.PHONY: pins
-pins: $(VENV)/.ready ## renew requirements.txt from pyproject.toml
-	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --group dev pyproject.toml --upgrade --output-file requirements.txt
+.PHONY: demo
+demo: lab-up ## two bare lab hosts, one deploy, a chat answer from each
+	$(BIN)/pyinfra -y inventories/lab.py deploy.py
+	@$(BIN)/python -m tests.lab.demo
+
+# What the lab needs of this machine.
+LAB_PACKAGES := systemd-container mmdebstrap nftables iproute2 openssh-client
+
+.PHONY: lab-packages
+lab-packages:
+	@missing="$$(for package in $(LAB_PACKAGES); do dpkg-query -W -f '$${db:Status-Abbrev}' $$package 2>/dev/null | grep -q ^ii || echo $$package; done)"; \
+	 if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends $$missing >/dev/null; fi
+
+.PHONY: lab-up
+lab-up: $(VENV)/.ready lab-packages ## two throw-away hosts on this computer (needs root)
+	@$(LAB) up 2
+
+.PHONY: lab-ssh
+lab-ssh: $(VENV)/.ready ## a shell on a lab host: make lab-ssh HOST=lab-2
+	@$(LAB) ssh $(or $(HOST),lab-1)
+
+.PHONY: lab-down
+lab-down: $(VENV)/.ready ## take the lab away; what it built is kept for next time
+	@$(LAB) down
+
+.PHONY: verify
+verify: $(VENV)/.ready ## prove the lab's hosts
+	$(BIN)/pytest tests/verify --inventory inventories/lab.py
 
 .PHONY: check
 check: $(VENV)/.ready ## ruff, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.PHONY: test-unit
+test-unit: $(VENV)/.ready ## everything that needs no host
+	$(BIN)/pytest -q -n 2 tests/plan tests/roles tests/test_architecture.py
+
+.PHONY: test-lab
+test-lab: $(VENV)/.ready lab-packages ## the lab, end to end
+	$(BIN)/pytest -v tests/e2e
+
+.PHONY: test
+test: check test-unit test-lab ## everything that passes without a GPU, the lab included
+
+.PHONY: pins
+pins: $(VENV)/.ready ## renew requirements.txt from pyproject.toml
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --group dev pyproject.toml --upgrade --output-file requirements.txt

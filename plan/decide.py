@@ -58,7 +58,7 @@ def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
         why=tuple(
             dict.fromkeys(reason for decision in (stack, *decisions.values()) for reason in decision.why)
         ),
-        warnings=tuple(_warnings(settings, [stack, *decisions.values()], probe)),
+        warnings=tuple(dict.fromkeys(_warnings(settings, [stack, *decisions.values()], probe))),
     )
     problems = list(_conflicts(plan, probe))
     if problems:
@@ -161,7 +161,8 @@ def _decide(name: str | None, service: Service | None, settings: Settings, machi
         wanted = f"branch {answer.driver.branch} with {answer.driver.modules} modules"
         raise PlanError(
             [
-                f"driver: {there}; {wanted} is needed, and this version  installs no drivers. Install it, reboot, and run again."
+                f"driver: {there}; {wanted} is needed, and this version installs no drivers. "
+                "Install it, reboot, and run again."
             ]
         )
     return answer
@@ -256,7 +257,12 @@ def _driver(stack: Decision) -> str:
 
 
 def _warnings(settings: Settings, decisions: Iterable[Decision], probe: Probe) -> Iterator[str]:
-    yield from dict.fromkeys(warning for decision in decisions for warning in decision.warnings)
+    own_wheels = bool(settings.sources.wheels_links) and not settings.sources.vllm
+    for decision in decisions:
+        for warning in decision.warnings:
+            # a caveat about an index that the settings do not use says nothing about this host
+            if not (own_wheels and decision.vllm_index and decision.vllm_index in warning):
+                yield warning
     planned = {f"{service.engine}-{name}.service" for name, service in settings.serve.items()}
     for unit in sorted(probe.units):
         if unit.startswith(("vllm-", "ollama-")) and unit not in planned:

@@ -106,12 +106,16 @@ class ModelPlan:
 
 @dataclass(frozen=True)
 class ServicePlan:
-    """One service: a unit, the server's flags, and where it answers."""
+    """One service: a unit, the server's flags, and where it answers.
+
+    `listen` is what the settings say, an address or a network; `address` is this host's.
+    """
 
     name: str
     engine: str
     model: ModelPlan
     served_name: str
+    listen: str
     address: str
     port: int
     flags: Mapping[str, Any]

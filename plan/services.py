@@ -36,6 +36,7 @@ def plan_services(
             engine=service.engine,
             model=ModelPlan(service.model, service.revision, endpoint),
             served_name=service.served_name or service.model,
+            listen=settings.access.listen,
             address=address,
             port=port,
             flags=_flags(decision, service),

@@ -68,4 +68,4 @@ def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
 
 def _service(service: ServicePlan) -> str:
     flags = " ".join(f"{name}={value}" for name, value in service.flags.items())
-    return f"{service.engine} on {service.url} {flags}".strip()
+    return f"{service.engine} on {service.listen} port {service.port} {flags}".strip()

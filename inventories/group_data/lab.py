@@ -5,10 +5,7 @@ import os as _os
 from pathlib import Path as _Path
 
 _state = _Path(_os.environ.get("BRINGUP_LAB_DIR", "/var/lib/bringup-lab"))
-try:
-    _offer = _json.loads((_state / "hubs" / "sources.json").read_text())
-except FileNotFoundError:
-    raise SystemExit("The lab is not up: run `make lab-up` first.") from None
+_offer_file = _state / "hubs" / "sources.json"
 
 ssh_user = _os.environ.get("BRINGUP_LAB_USER", "root")
 ssh_key = str(_state / "id_ed25519")
@@ -16,26 +13,26 @@ ssh_known_hosts_file = str(_state / "known_hosts")
 ssh_strict_host_key_checking = "yes"
 _sudo = ssh_user != "root"
 
-sources = {
-    "models": _offer["models"]["endpoint"],
-    "conda_installer": _offer["conda"]["installer_url"],
-    "conda_installer_sha256": _offer["conda"]["installer_sha256"],
-    "wheels": _offer["wheels"]["index"],
-    "wheels_extra": _offer["wheels"]["extra_indexes"],
-    "wheels_links": _offer["wheels"]["find_links"],
-}
-environment = {
-    "python": _offer["conda"]["python"],
-    "lock_file": _offer["conda"]["lock_file"],
-}
-serve = {
-    "chat": {
-        "model": _offer["model"],
-        "max_model_len": 2048,
-        # the lab's hosts share one small computer
-        "flags": {"kv-cache-memory-bytes": 64 * 1024**2},
+# pyinfra reads every file of this folder, whichever inventory it was given
+if _offer_file.exists():
+    _offer = _json.loads(_offer_file.read_text())
+    sources = {
+        "models": _offer["models"]["endpoint"],
+        "conda_installer": _offer["conda"]["installer_url"],
+        "conda_installer_sha256": _offer["conda"]["installer_sha256"],
+        "wheels": _offer["wheels"]["index"],
+        "wheels_extra": _offer["wheels"]["extra_indexes"],
+        "wheels_links": _offer["wheels"]["find_links"],
     }
-}
+    environment = {"python": _offer["conda"]["python"], "lock_file": _offer["conda"]["lock_file"]}
+    serve = {
+        "chat": {
+            "model": _offer["model"],
+            "max_model_len": 2048,
+            # the lab's hosts share one small computer
+            "flags": {"kv-cache-memory-bytes": 64 * 1024**2},
+        }
+    }
 access = {
     "listen": f"{_os.environ.get('BRINGUP_LAB_NET', '10.44.0')}.0/24",
     "api_key_file": str(_state / "api-key"),
