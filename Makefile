@@ -68,6 +68,10 @@ test-lab: $(VENV)/.ready lab-packages ## the lab, end to end
 .PHONY: test
 test: check test-unit test-lab ## everything that passes without a GPU, the lab included
 
+.PHONY: docs
+docs: $(VENV)/.ready ## renew docs/settings.md
+	$(BIN)/python -m plan.settings_docs >docs/settings.md
+
 .PHONY: pins
 pins: $(VENV)/.ready ## renew requirements.txt from pyproject.toml
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --group dev pyproject.toml --upgrade --output-file requirements.txt

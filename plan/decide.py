@@ -1,9 +1,8 @@
 """From settings and a probe to the plan of one host, or to the sentence that says why there is none."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from plan import gpus, packages, resolve, sources
+from plan import gpus, packages, resolve, smi, sources
 from plan.answer import Decision, Machine, Refusal, Wish
 from plan.errors import PlanError
 from plan.gpus import Gpu
@@ -100,12 +99,10 @@ def _machine(probe: Probe) -> Machine:
     )
 
 
-def _smi(probe: Probe) -> Any:
+def _smi(probe: Probe) -> smi.SmiReport | None:
     """What nvidia-smi says of GPUs that it drives; None when there are none or it fails."""
     if not probe.smi.lstrip().startswith("<?xml"):
         return None
-    from plan import smi
-
     report = smi.parse(probe.smi)
     return report if report.gpus else None
 

@@ -1,0 +1,71 @@
+"""docs/settings.md, generated from the settings: `python -m plan.settings_docs >docs/settings.md`."""
+
+import types
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from plan.settings import Download, Service, Settings
+
+HEAD = """# Settings
+
+Generated from `plan/settings.py` by `make docs`; do not edit.
+
+A section is the same whether it stands on a host, in a group or in `all`. Sections are merged key by key:
+`--data` over host over groups over `all`. Nothing but a model per host is required. A misspelled section or
+setting is refused with a suggestion, and so is every value that does not match its type and pattern.
+"""
+
+
+def text() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *_sections()])
+
+
+def _sections() -> Iterator[str]:
+    entries: dict[str, type[BaseModel]] = {"serve": Service, "models": Download}
+    for name, field in Settings.model_fields.items():
+        section = entries.get(name) or field.annotation
+        assert isinstance(section, type) and issubclass(section, BaseModel)
+        title = f"{name}.<name>" if name == "serve" else f"{name}.<model id>" if name == "models" else name
+        yield f"## `{title}`\n\n{field.description}\n"
+        yield "| setting | type | default | meaning |\n|---|---|---|---|"
+        for setting, details in section.model_fields.items():
+            yield f"| `{setting}` | {_type(details.annotation)} | {_default(details)} | {_meaning(details)} |"
+        yield ""
+
+
+def _type(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type(get_args(annotation)[0])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_type(part) for part in get_args(annotation) if part is not type(None))
+    if origin is list:
+        return f"list of {_type(get_args(annotation)[0])}"
+    if origin is dict:
+        return "mapping"
+    return {str: "text", int: "whole number", float: "number", bool: "`True` or `False`"}.get(
+        annotation, "text"
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True, validated_data={})
+    return "" if value is None or value in ([], {}) else f"`{value}`"
+
+
+def _meaning(field: FieldInfo) -> str:
+    example = f" Example: `{field.examples[0]}`." if field.examples else ""
+    return f"{field.description}{example}"
+
+
+if __name__ == "__main__":
+    print(text(), end="")
