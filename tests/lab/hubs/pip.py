@@ -7,17 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
-class DownloadError(Exception):
+class DownloadError(RuntimeError):
     """pip found no such wheel; the message is one sentence."""
 
 
 def download(requirement: str, folder: Path, python: str, *options: str) -> Path:
-    """One wheel without its dependencies, for CPython `python` ("3.11") on x86_64 Linux with glibc 2.28 or newer."""
-    target = ["--python-version", python, "--implementation", "cp", "--platform", "manylinux_2_28_x86_64"]
-    target += ["--abi", "cp" + python.replace(".", ""), "--abi", "abi3", "--abi", "none", "--platform", "any"]
+    """One wheel without its dependencies, for CPython `python` ("3.11"), x86_64, glibc 2.28 or newer."""
+    target = ["--python-version", python, "--implementation", "cp"]
+    for abi in ("cp" + python.replace(".", ""), "abi3", "none"):
+        target += ["--abi", abi]
+    for platform in PLATFORMS:
+        target += ["--platform", platform]
     command = [*PIP, "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(folder)]
     before = set(folder.iterdir())
     done = subprocess.run([*command, *target, *options, requirement], capture_output=True, text=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 RECIPE_FILE = ".recipe"
@@ -22,10 +24,22 @@ def recipe_hash(*parts: object) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """One build at a time under `root`; another one waits here until it is over."""
+    with (root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"another build works in {root}, waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def build_folder(folder: Path, recipe: str, make: Callable[[Path], None]) -> None:
     """Fill `folder` by `make(temporary folder)` unless it was already built by this recipe.
 
-    The old folder stays in place until the new one is complete.
+    The old folder stays in place until the new one is complete. Call it inside `locked`.
     """
     if built_by(folder) == recipe:
         return
