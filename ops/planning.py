@@ -43,6 +43,12 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, str | No
             plan = plan_host(host.name, wanted, probe)
         except PlanError as error:
             refuse(host, error.sentences)
+        except Exception as error:
+            # pyinfra would stop the whole fleet; a defect of ours may cost the host that shows it, no more
+            logger.debug("planning failed", exc_info=True)
+            refuse(
+                host, [f"plan: a defect ({type(error).__name__}: {error}). Run with --debug and report it."]
+            )
     if plan:
         _plans[host.name] = plan
     _show_when_complete()
