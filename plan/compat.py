@@ -157,12 +157,13 @@ class System:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model architecture: the first vLLM and transformers that know it."""
+    """A model architecture: the vLLM releases that know it, `vllm` to `vllm_last`, and the first transformers."""
 
     names: tuple[str, ...]
-    family: str
     vllm: str
     source: str
+    family: str = ""
+    vllm_last: str = ""
     transformers: str = ""
     mixture_of_experts: bool = False
     turing: bool = True
@@ -175,7 +176,8 @@ class Quantization:
     name: str
     capability: Capability
     source: str
-    marlin_from: Capability | None = None
+    since: str = "0"
+    weight_only_below: Capability | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,13 @@ def _frozen(raw: dict[str, Any]) -> dict[str, Any]:
     for key, value in raw.items():
         if key == "capabilities":
             out[key] = tuple(Capability.parse(item) for item in value)
-        elif key in {"capability", "oldest_capability", "newest_capability", "marlin_from", "newest_from"}:
+        elif key in {
+            "capability",
+            "oldest_capability",
+            "newest_capability",
+            "weight_only_below",
+            "newest_from",
+        }:
             out[key] = Capability.parse(value)
         elif isinstance(value, list):
             out[key] = tuple(value)
@@ -275,12 +283,15 @@ def architectures() -> dict[str, Architecture]:
 
 
 @lru_cache(maxsize=1)
-def quantizations() -> dict[str, Quantization]:
-    """Quantization methods by the name that config.json gives them."""
-    return {
-        row.name: row
-        for row in (Quantization(**_frozen(raw)) for raw in _table("architectures")["quantization"])
-    }
+def _quantizations() -> tuple[Quantization, ...]:
+    return tuple(Quantization(**_frozen(raw)) for raw in _table("architectures")["quantization"])
+
+
+@lru_cache(maxsize=512)
+def quantization(name: str, vllm: str) -> Quantization | None:
+    """What a vLLM release asks of the GPU for a quantization named as in config.json; None if not known."""
+    rows = [row for row in _quantizations() if row.name == name and version(row.since) <= version(vllm)]
+    return max(rows, key=lambda row: version(row.since), default=None)
 
 
 @lru_cache(maxsize=64)

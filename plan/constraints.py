@@ -69,6 +69,7 @@ def risks(candidate: Candidate, host: Host) -> Iterator[str]:
     if candidate.build.variant != CPU:
         yield from _gpu_risks(candidate, host)
     yield from _glibc_risks(candidate, host)
+    yield from _model_risks(candidate, host)
 
 
 def _pins(candidate: Candidate, host: Host) -> Iterator[Failure]:
@@ -240,23 +241,52 @@ def _model(candidate: Candidate, host: Host) -> Iterator[Failure]:
     if model is None:
         return
     row = compat.architectures().get(model.architecture)
-    if row and version(candidate.vllm.version) < version(row.vllm):
-        fact = f"{row.family} came with vLLM {row.vllm}"
-        yield Failure(f"vLLM {candidate.vllm_version} knows {model.architecture}", fact, row.source)
-    pinned = candidate.vllm.pins.get("transformers")
-    if row and row.transformers and pinned and version(pinned) < version(row.transformers):
-        fact = f"{row.family} came with transformers {row.transformers}, this stack has {pinned}"
-        yield Failure(f"transformers knows {model.architecture}", fact, row.source)
-    yield from _quantization(model, host, row)
-
-
-def _quantization(model: ModelFacts, host: Host, row: compat.Architecture | None) -> Iterator[Failure]:
-    needed = compat.quantizations().get(model.quantization or "")
+    if row:
+        yield from _architecture(candidate, host, model, row)
+    needed = compat.quantization(model.quantization or "", candidate.vllm.version)
     for gpu in host.cards:
         if needed and gpu.capability < needed.capability:
             fact = f"{gpu.name} is of compute capability {gpu.capability}"
-            constraint = f"{needed.name} needs compute capability {needed.capability}"
+            constraint = f"vLLM {candidate.vllm_version} runs {needed.name} from {needed.capability} on"
             yield Failure(constraint, fact, needed.source)
-        if row and not row.turing and gpu.capability < Capability(8, 0):
+
+
+def _architecture(
+    candidate: Candidate, host: Host, model: ModelFacts, row: compat.Architecture
+) -> Iterator[Failure]:
+    release, name = version(candidate.vllm.version), row.family or model.architecture
+    if release < version(row.vllm):
+        fact = f"{name} came with vLLM {row.vllm}"
+        yield Failure(f"vLLM {candidate.vllm_version} knows {model.architecture}", fact, row.source)
+    if row.vllm_last and release > version(row.vllm_last):
+        fact = f"{name} was last seen in vLLM {row.vllm_last}"
+        yield Failure(f"vLLM {candidate.vllm_version} knows {model.architecture}", fact, row.source)
+    pinned = candidate.vllm.pins.get("transformers")
+    if row.transformers and pinned and version(pinned) < version(row.transformers):
+        fact = f"{name} came with transformers {row.transformers}, this stack has {pinned}"
+        yield Failure(f"transformers knows {model.architecture}", fact, row.source)
+    for gpu in host.cards:
+        if not row.turing and gpu.capability < Capability(8, 0):
             fact = f"{gpu.name} is of compute capability {gpu.capability}"
-            yield Failure(f"{row.family} needs compute capability 8.0", fact, row.source)
+            yield Failure(f"{name} needs compute capability 8.0", fact, row.source)
+
+
+def _model_risks(candidate: Candidate, host: Host) -> Iterator[str]:
+    model = host.model
+    if model is None:
+        return
+    if model.architecture not in compat.architectures():
+        yield (
+            f"{model.architecture} is in no vLLM registry that was looked at: {model.id} runs through "
+            "transformers at best."
+        )
+    needed = compat.quantization(model.quantization or "", candidate.vllm.version)
+    if model.quantization and needed is None:
+        yield f"Which GPUs run {model.quantization} in vLLM is not in the tables."
+    if needed and needed.weight_only_below:
+        for gpu in host.cards:
+            if gpu.capability < needed.weight_only_below:
+                yield (
+                    f"{gpu.name} has no {needed.name} arithmetic: {model.id} saves memory there, "
+                    "and computes in 16 bits."
+                )
