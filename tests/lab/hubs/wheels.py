@@ -65,6 +65,8 @@ def rename_vllm(wheel: Path, folder: Path) -> Path:
             name, data = entry.filename.replace(old, new), source.read(entry)
             if name == new + "METADATA":
                 data = rename_metadata(data.decode(), f"{version}+cpu").encode()
+            elif name == new + "WHEEL":
+                data = retag(data.decode(), tags).encode()
             target.writestr(copied_entry(name, entry), data)
             record.append((name, record_hash(data), len(data)))
         record.append((new + "RECORD", "", ""))
@@ -79,6 +81,12 @@ def rename_metadata(metadata: str, version: str) -> str:
     headers = re.sub(r"(?m)^Version: .*$", f"Version: {version}", headers)
     headers = re.sub(rf"(?m)^Requires-Dist: ({dropped})\b.*\n?", "", headers)
     return headers + blank + body
+
+
+def retag(wheel_file: str, tags: str) -> str:
+    """Make the WHEEL file say what the wheel's name says; the third party's says another Python."""
+    headers = [line for line in wheel_file.splitlines() if line and not line.startswith("Tag:")]
+    return "\n".join([*headers, f"Tag: {tags}"]) + "\n"
 
 
 def copied_entry(name: str, entry: zipfile.ZipInfo) -> zipfile.ZipInfo:

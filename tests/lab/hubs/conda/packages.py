@@ -78,17 +78,21 @@ def write_wheel(wheel: Path, scratch: Path, channel: Path, depends: tuple[str, .
     """A pure-Python wheel as a noarch package, its console scripts as entry points."""
     tree = scratch / wheel.stem
     metadata = unpack_wheel(wheel, tree / "site-packages")
+    scripts = console_scripts(metadata)
+    with (metadata / "RECORD").open("a") as record:
+        record.writelines(f"../../../bin/{script.split(' ')[0]},,\n" for script in scripts)
     name, version = wheel.name.split("-")[:2]
-    package = Package(name, version, depends, noarch=True, entry_points=console_scripts(metadata))
-    return write_package(package, tree, channel)
+    return write_package(Package(name, version, depends, noarch=True, entry_points=scripts), tree, channel)
 
 
 def unpack_wheel(wheel: Path, folder: Path) -> Path:
-    """Unpack a wheel and return its .dist-info."""
+    """Unpack a wheel and return its .dist-info; its RECORD is complete, so that pip and uv can remove it."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     metadata = folder / ("-".join(wheel.name.split("-")[:2]) + ".dist-info")
     (metadata / "INSTALLER").write_text("conda\n")
+    with (metadata / "RECORD").open("a") as record:
+        record.write(f"{metadata.name}/INSTALLER,,\n")
     return metadata
 
 

@@ -166,8 +166,9 @@ def records_in(prefix: Path) -> list[dict[str, Any]]:
 
 
 def distributions(prefix: Path) -> list[metadata.Distribution]:
+    """What pip or uv installed; leftovers of a removed package, which have no name, are none."""
     folders = [str(path) for path in (prefix / "lib").glob("python3*/site-packages")]
-    return list(metadata.distributions(path=folders))
+    return [found for found in metadata.distributions(path=folders) if found.metadata["Name"]]
 
 
 def entry_of_record(record: dict[str, Any]) -> dict[str, Any]:
