@@ -15,6 +15,9 @@ from plan.sources import Addresses
 CONDA_PREFIX = "/opt/bringup/conda"
 MODELS_ROOT = "/srv/models"
 USER = "bringup"
+# Environments are read-only to services, so compiled modules go here: three processes import the same ones
+# at every start of vLLM, and without this each would compile them again.
+BYTECODE = "/var/cache/bringup/pycache"
 
 
 @dataclass(frozen=True)

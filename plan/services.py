@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from plan import sources
 from plan.answer import Decision
 from plan.errors import PlanError
-from plan.host import ModelPlan, ServicePlan
+from plan.host import BYTECODE, ModelPlan, ServicePlan
 from plan.probe import Probe
 from plan.settings import Service, Settings
 
@@ -57,6 +57,7 @@ def _variables(name: str, decision: Decision) -> dict[str, str]:
     variables = {
         "HOME": cache,
         "VLLM_CACHE_ROOT": f"{cache}/vllm",
+        "PYTHONPYCACHEPREFIX": BYTECODE,
         "DO_NOT_TRACK": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",

@@ -111,5 +111,6 @@ def _uv(environment: EnvironmentPlan) -> task.Task:
         "PIP_CERT": environment.certificates,
         "PIP_CONFIG_FILE": "/dev/null",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
     }
     return task.Task("uv", "installing uv", shlex.join(command), variables)

@@ -6,7 +6,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from ops import files, packages, task
-from plan.host import HostPlan
+from plan.host import BYTECODE, HostPlan
 from plan.probe import Probe
 
 
@@ -24,6 +24,8 @@ def prepare(plan: HostPlan, probe: Probe) -> None:
             files.Directory("/opt/bringup"),
             files.Directory("/opt/bringup/downloads"),
             files.Directory("/var/lib/bringup", mode="750", owner=f"{plan.user}:{plan.user}"),
+            files.Directory("/var/cache/bringup"),
+            files.Directory(BYTECODE, owner=f"{plan.user}:{plan.user}"),
             files.Directory("/srv/models", owner=f"{plan.user}:{plan.user}"),
         ],
         seen=probe.paths,

@@ -45,7 +45,8 @@ elif has rpm; then rpm -q --qf '%{NAME} ii %{VERSION}-%{RELEASE}\n' @PACKAGES@ 2
 block user; getent passwd bringup
 block paths
 find /etc/bringup /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service /opt/bringup/bin \
-    /opt/bringup /opt/bringup/downloads /srv/models /var/lib/bringup -maxdepth 0 -printf '%m %u:%g %y %p\n' 2>/dev/null
+    /opt/bringup /opt/bringup/downloads /srv/models /var/lib/bringup \
+    /var/cache/bringup /var/cache/bringup/pycache -maxdepth 0 -printf '%m %u:%g %y %p\n' 2>/dev/null
 find /etc/bringup /opt/bringup/bin -mindepth 1 -printf '%m %u:%g %y %p\n' 2>/dev/null
 block hashes
 { find /etc/bringup /opt/bringup/bin -type f 2>/dev/null

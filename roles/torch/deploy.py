@@ -5,7 +5,7 @@ import shlex
 from ops import environment as packages
 from ops import files, task
 from ops.render import render
-from plan.host import USER, EnvironmentPlan, HostPlan
+from plan.host import BYTECODE, USER, EnvironmentPlan, HostPlan
 from plan.probe import Probe
 
 CHECK = "/opt/bringup/bin/check-torch"
@@ -39,10 +39,15 @@ def _check(environment: EnvironmentPlan, accelerator: str) -> task.Task:
     command = shlex.join([f"{environment.prefix}/bin/python", CHECK, torch, accelerator])
     result = environment.checked_file
     script = f"""
-figures=$(runuser -u {USER} -- {command})
+figures=$(setpriv --reuid {USER} --regid {USER} --init-groups {command})
 echo "$figures"
 rm -f {environment.directory}/torch-*.json
 echo "$figures" >{result}.new
 mv -f {result}.new {result}
 """
-    return task.Task("check-torch", "multiplying matrices", script, {"HOME": "/var/lib/bringup"})
+    return task.Task(
+        "check-torch",
+        "multiplying matrices",
+        script,
+        {"HOME": "/var/lib/bringup", "PYTHONPYCACHEPREFIX": BYTECODE},
+    )

@@ -9,7 +9,7 @@ from pyinfra.context import host
 from ops import environment as packages
 from ops import files, task, units
 from ops.render import render
-from plan.host import EnvironmentPlan, HostPlan, ServicePlan
+from plan.host import BYTECODE, EnvironmentPlan, HostPlan, ServicePlan
 from plan.probe import Probe
 
 CREDENTIALS = "/etc/bringup/credentials"
@@ -85,6 +85,7 @@ def _unit(plan: HostPlan, environment: EnvironmentPlan, service: ServicePlan) ->
         service=service,
         prefix=environment.prefix,
         user=plan.user,
+        bytecode=BYTECODE,
         pins=environment.digest,
         flags=list(_words(service.flags)),
     )
