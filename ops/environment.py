@@ -10,12 +10,21 @@ from plan.probe import Probe, canonical_name
 CACHE = "/var/cache/bringup/uv"
 
 
-def lacks(environment: EnvironmentPlan, pins: Mapping[str, str], probe: Probe) -> bool:
-    """Whether one of these pins (distribution -> exact version) is not installed exactly so."""
+def exact(environment: EnvironmentPlan, probe: Probe) -> bool:
+    """Whether the environment has the locked conda packages and no others; if not, it is made anew."""
     there = probe.environments.get(environment.prefix)
-    return there is None or any(
-        there.distributions.get(canonical_name(name)) != version for name, version in pins.items()
-    )
+    return there is not None and there.conda == environment.records
+
+
+def lacks(environment: EnvironmentPlan, pins: Mapping[str, str], probe: Probe) -> bool:
+    """Whether one of these pins (distribution -> exact version) is not installed exactly so.
+
+    An environment that is made anew lacks everything, whatever the probe saw in the old one.
+    """
+    if not exact(environment, probe):
+        return True
+    there = probe.environments[environment.prefix].distributions
+    return any(there.get(canonical_name(name)) != version for name, version in pins.items())
 
 
 def variables(environment: EnvironmentPlan) -> dict[str, str]:

@@ -29,12 +29,15 @@ def install(plan: HostPlan, probe: Probe) -> None:
     task.run(
         task=_installer(environment), needed=CONDA_PREFIX not in probe.environments, name="Install conda"
     )
-    created = task.run(
-        task=_create(environment), needed=not _exact(environment, probe), name="Create the conda environment"
-    )
-    lacks_uv = packages.lacks(environment, {"uv": environment.uv.version}, probe)
     task.run(
-        task=_uv(environment), needed=lambda: created.changed or lacks_uv, name="Put uv into the environment"
+        task=_create(environment),
+        needed=not packages.exact(environment, probe),
+        name="Create the conda environment",
+    )
+    task.run(
+        task=_uv(environment),
+        needed=packages.lacks(environment, {"uv": environment.uv.version}, probe),
+        name="Put uv into the environment",
     )
     resolve(environment, probe, written)
 
@@ -46,11 +49,6 @@ def resolve(environment: EnvironmentPlan, probe: Probe, written: OperationMeta) 
         needed=lambda: written.changed or environment.lock_file not in probe.paths,
         name="Lock the Python packages",
     )
-
-
-def _exact(environment: EnvironmentPlan, probe: Probe) -> bool:
-    there = probe.environments.get(environment.prefix)
-    return there is not None and there.conda == environment.records
 
 
 def _installer(environment: EnvironmentPlan) -> task.Task:
