@@ -1,4 +1,4 @@
-"""Settings are read strictly: each wrong value is one sentence (setting, fact, fix), each good one is kept."""
+"""Settings are read strictly: a wrong value is one sentence (setting, fact, fix), a good one is kept."""
 
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,8 @@ def test_signs_that_a_shell_or_a_unit_could_read_are_refused(data: dict[str, Any
         ),
         (
             service(gpu_memory_utilization=1.0),
-            "serve.chat.gpu_memory_utilization: 1.0 is not valid: input should be less than or equal to 0.98. "
+            "serve.chat.gpu_memory_utilization: 1.0 is not valid: "
+            "input should be less than or equal to 0.98. "
             "Share of each GPU's memory that vLLM may take.",
         ),
         (

@@ -1,0 +1,208 @@
+"""Whole deploys without a host: `deploy.py` run by pyinfra itself against its @fake connector.
+
+Each host answers the probe with a captured text and everything else with success, unless a test says
+otherwise. What would have been executed is recorded as the connector would have sent it: the whole shell
+command, and what stands on its standard input.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a host says to every command that `pattern` is found in."""
+
+    pattern: str
+    text: str = ""
+    ok: bool = True
+
+
+@dataclass(frozen=True)
+class FakeHost:
+    """A host of the inventory: its data, its probe's text, and its answers, the first that matches wins."""
+
+    name: str
+    probe: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    answers: Sequence[Answer] = ()
+
+
+# How a host answers where all goes well: a task has ended, a service serves.
+WELL = (Answer(r"SubState bringup-\S+; *echo|state=\$\(systemctl show -P SubState", "exited"),)
+SERVES = (Answer(r"-P ActiveState", "active 0"),)
+
+
+@dataclass(frozen=True)
+class Exec:
+    """One round trip: the command of the operation, as the connector would send it, its standard input."""
+
+    command: str
+    sent: str
+    stdin: str = ""
+
+    def files(self) -> dict[str, str]:
+        """Path -> content of the files that this command puts in place."""
+        targets = dict(re.findall(r"install -D .*? -- (\d+) '*([^' ]+?)\.new", self.command))
+        if not targets:
+            return {}
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(self.stdin))) as archive:
+            contents = {name: archive.extractfile(name) for name in archive.getnames()}
+            return {targets[name]: stream.read().decode() for name, stream in contents.items() if stream}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished deploy: pyinfra's exit code, what it said, and every round trip by host."""
+
+    code: int
+    output: str
+    execs: Mapping[str, list[Exec]]
+
+    def kinds(self, host: str) -> list[str]:
+        """The round trips of a host in a word or two each, in order."""
+        return [kind(trip) for trip in self.execs.get(host, [])]
+
+    def files(self, host: str) -> dict[str, str]:
+        """Path -> content of everything written to a host."""
+        return {path: text for trip in self.execs.get(host, []) for path, text in trip.files().items()}
+
+
+# The first pattern that is found names the round trip; its group says what it is about.
+KINDS = (
+    (r"@@%s", "probe"),
+    (r"^journalctl .*?(\S+\.service)", "journal"),
+    (r"systemd-run .*--unit=bringup-([a-z0-9.-]+)\.service", "start"),
+    (r"state=\$\(systemctl show -P SubState bringup-([a-z0-9.-]+)\.service", "join"),
+    (r"install -D ", "write"),
+    (r"install -d .* (/\S+)", "directories"),
+    (r"useradd .* (\S+)", "useradd"),
+    (r"rm -rf -- (\S+)", "remove"),
+    (r"systemctl --quiet disable --now (\S+);", "disable"),
+    (r"systemctl --no-block (restart|start) ", "service"),
+    (r"ActiveState", "look"),
+)
+
+
+def kind(trip: Exec) -> str:
+    """A round trip in a word or two."""
+    for pattern, word in KINDS:
+        if found := re.search(pattern, trip.command, re.DOTALL):
+            about = " ".join(trip.files()) if word == "write" else " ".join(found.groups())
+            return f"{word} {about}".strip().rstrip("'")
+    return trip.command
+
+
+def deploy(
+    *hosts: FakeHost,
+    data: Mapping[str, Any] | None = None,
+    options: Sequence[str] = ("-y",),
+    **environment: str,
+) -> Run:
+    """Runs `pyinfra INVENTORY deploy.py` as an operator does.
+
+    Args:
+        hosts: the inventory.
+        data: group data of `all`.
+        options: pyinfra's own options.
+        environment: variables of the operator's machine.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        (scratch / "group_data").mkdir()
+        (scratch / "group_data" / "all.py").write_text(
+            "".join(f"{name} = {value!r}\n" for name, value in (data or {}).items())
+        )
+        (scratch / "fleet.py").write_text(
+            f"fleet = {[(f'@fake/{host.name}', dict(host.data)) for host in hosts]!r}\n"
+        )
+        (scratch / "hosts.json").write_text(
+            json.dumps({f"@fake/{host.name}": asdict(host) for host in hosts})
+        )
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "tests.roles.fleet",
+                folder,
+                *options,
+                str(scratch / "fleet.py"),
+                "deploy.py",
+            ],
+            cwd=REPOSITORY,
+            env=os.environ | {"COLUMNS": "200"} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        lines = (
+            (scratch / "execs.jsonl").read_text().splitlines() if (scratch / "execs.jsonl").exists() else []
+        )
+    execs: dict[str, list[Exec]] = {}
+    for host, *trip in map(json.loads, lines):
+        execs.setdefault(host.removeprefix("@fake/"), []).append(Exec(*trip))
+    return Run(done.returncode, done.stdout, execs)
+
+
+def _record(folder: Path) -> None:
+    """Makes the @fake connector write down what it is given, and answer as the test wants."""
+    from pyinfra.api.command import StringCommand
+    from pyinfra.connectors.fake import FakeConnector
+    from pyinfra.connectors.util import (
+        CommandOutput,
+        OutputLine,
+        extract_control_arguments,
+        make_unix_command_for_host,
+    )
+
+    hosts = json.loads((folder / "hosts.json").read_text())
+
+    def run_shell_command(
+        self: Any, command: Any, print_output: bool = False, print_input: bool = False, **arguments: Any
+    ) -> tuple[bool, CommandOutput]:
+        command = StringCommand(command)
+        text = command.get_raw_value()
+        stdin = "\n".join(extract_control_arguments(arguments).get("_stdin") or [])
+        sent = make_unix_command_for_host(self.state, self.host, command, **arguments)
+        with (folder / "execs.jsonl").open("a") as log:
+            log.write(json.dumps([self.host.name, text, sent.get_raw_value(), stdin]) + "\n")
+        host = hosts[self.host.name]
+        answers = [Answer("@@%s", host["probe"]), *(Answer(**answer) for answer in host["answers"])]
+        for answer in (*answers, *WELL, *SERVES):
+            if re.search(answer.pattern, text):
+                lines = [OutputLine("stdout", line) for line in answer.text.splitlines()]
+                return answer.ok, CommandOutput(lines)
+        return True, CommandOutput([])
+
+    FakeConnector.run_shell_command = run_shell_command  # type: ignore[method-assign]
+
+
+def _child() -> None:
+    folder, *arguments = sys.argv[1:]
+    from pyinfra_cli.main import main
+
+    _record(Path(folder))
+    sys.argv = ["pyinfra", *arguments]
+    main()
+
+
+if __name__ == "__main__":
+    _child()

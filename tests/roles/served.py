@@ -1,0 +1,93 @@
+"""The probe's text of a host on which a deploy has done its work.
+
+What the deploy wrote is taken from what it sent; what its tasks leave behind (packages, environments,
+models, running units) is made from the plan.
+"""
+
+import hashlib
+import json
+import re
+
+from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan, ModelPlan
+from plan.probe import MANIFEST
+from tests.probes import with_block
+from tests.roles.fleet import Exec
+
+MADE = re.compile(r"install -d -m (\S+) -o (\S+) -g (\S+) -- (\S+)")
+PUT = re.compile(r"install -D -m (\S+) -o (\S+) -g (\S+) -- \d+ (\S+)\.new ")
+MODEL_BYTES, MODEL_TIME = 988097824, "1700000000.5000000000"
+
+
+def served(bare: str, execs: list[Exec], plan: HostPlan) -> str:
+    """The text for the host whose bare probe and whole first run these are."""
+    assert plan.environment is not None
+    paths, hashes = _written(execs)
+    for result in (plan.environment.lock_file, plan.environment.checked_file):
+        paths.append(f"644 root:root f {result}")
+        hashes.append(f"{'0' * 64}  {result}")
+    blocks = {
+        "packages": [f"{name} ii  1.0-1" for name in plan.base_packages],
+        "user": ["bringup:x:998:998::/var/lib/bringup:/usr/sbin/nologin"],
+        "paths": paths,
+        "hashes": hashes,
+        "units": _units(plan),
+        "environments": _environments(plan.environment),
+        "models": [line for model in plan.models for line in _model(model)],
+        "listening": [
+            f'LISTEN 0 2048 {service.address}:{service.port} 0.0.0.0:* users:(("vllm",pid=9,fd=3))'
+            for service in plan.services
+        ],
+    }
+    text = bare
+    for name, lines in blocks.items():
+        text = with_block(text, name, *lines)
+    return text
+
+
+def _written(execs: list[Exec]) -> tuple[list[str], list[str]]:
+    paths, hashes = [], []
+    for trip in execs:
+        for mode, user, group, path in MADE.findall(trip.command):
+            paths.append(f"{mode} {user}:{group} d {path}")
+        for mode, user, group, path in PUT.findall(trip.command):
+            paths.append(f"{mode} {user}:{group} f {path}")
+        for path, text in trip.files().items():
+            hashes.append(f"{hashlib.sha256(text.encode()).hexdigest()}  {path}")
+    return paths, hashes
+
+
+def _units(plan: HostPlan) -> list[str]:
+    lines = []
+    for service in plan.services:
+        lines += ["Restart=always", "NRestarts=0", "Result=success", "MainPID=9", f"Id={service.unit}"]
+        lines += [
+            "ActiveState=active",
+            "SubState=running",
+            "UnitFileState=enabled",
+            "NeedDaemonReload=no",
+            "",
+        ]
+    return lines
+
+
+def _environments(environment: EnvironmentPlan) -> list[str]:
+    lines = [f"prefix {CONDA_PREFIX}", "conda conda-24.1.json", f"prefix {environment.prefix}"]
+    lines += [f"conda {record}.json" for record in sorted(environment.records)]
+    pins = {"uv": environment.uv.version}
+    for part in environment.pins.values():
+        pins |= part
+    return [
+        *lines,
+        *(f"dist {name.replace('-', '_')}-{version}.dist-info" for name, version in pins.items()),
+    ]
+
+
+def _model(model: ModelPlan) -> list[str]:
+    entry = {"size": MODEL_BYTES, "sha256": "0" * 64, "mtime_ns": 1700000000500000000}
+    manifest = {"model": model.model, "revision": model.revision, "files": {"model.safetensors": entry}}
+    return [
+        f"directory {model.directory}",
+        f"manifest {json.dumps(manifest)}",
+        f"file {MODEL_BYTES} {MODEL_TIME} model.safetensors",
+        f"file 512 1700000001.0000000000 {MANIFEST}",
+    ]

@@ -1,0 +1,255 @@
+"""The whole of deploy.py against fake hosts: what is sent, in which order, and what a failure costs."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plan import settings
+from plan.decide import plan_host
+from plan.host import HostPlan
+from plan.probe import parse
+from plan.settings import merge
+from tests import probes
+from tests.probes import with_block
+from tests.roles.fleet import Answer, FakeHost, Run, deploy
+from tests.roles.served import MODEL_BYTES, served
+
+KEY = "a-key-that-nobody-may-see-0123"
+MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+SLUG = "qwen2.5-0.5b-instruct-050933"
+BARE = probes.answer(probes.BARE)
+GPU = with_block(
+    with_block(BARE, "pci", "0000:18:00.0 0x10de 0x2330 0x030200"),
+    "driver",
+    "580.65.06",
+)
+ONE = {"serve": {"chat": {"model": MODEL}}}
+TWO = {"serve": {"b": {"model": "Qwen/Qwen2.5-1.5B-Instruct"}, "a": {"model": MODEL}}}
+
+
+@pytest.fixture(scope="module")
+def lan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One service for the hosts' network, behind a key."""
+    key = tmp_path_factory.mktemp("operator") / "api-key"
+    key.write_text(f"{KEY}\n")
+    return ONE | {"access": {"listen": "10.44.0.0/24", "api_key_file": str(key)}}
+
+
+@pytest.fixture(scope="module")
+def first(lan: dict[str, Any]) -> Run:
+    """A first run over three bare hosts and one that cannot be served."""
+    return deploy(
+        FakeHost("cpu", BARE, lan),
+        FakeHost("gpu", GPU, ONE | {"_sudo": True}),
+        FakeHost("two", BARE, TWO),
+        FakeHost("container", probes.answer(probes.CONTAINER), ONE),
+    )
+
+
+def plan(text: str, data: Mapping[str, Any]) -> HostPlan:
+    return plan_host("host", settings.read([data]), parse(text))
+
+
+@pytest.fixture(scope="module")
+def converged(first: Run, lan: dict[str, Any]) -> dict[str, str]:
+    """Host -> its probe's text after the first run."""
+    bare = {"cpu": (BARE, lan), "gpu": (GPU, ONE), "two": (BARE, TWO)}
+    return {name: served(text, first.execs[name], plan(text, data)) for name, (text, data) in bare.items()}
+
+
+RESTART = ["service restart", "look"]
+UNIT = "/etc/systemd/system/vllm-chat.service"
+ENVIRONMENT = "/etc/bringup/environments/serve"
+FIRST_RUN = [
+    "probe",
+    "start packages",
+    "join packages",
+    "useradd bringup",
+    "directories /srv/models",
+    f"write {ENVIRONMENT}/conda.explicit.txt {ENVIRONMENT}/uv.txt {ENVIRONMENT}/pyproject.toml",
+    *("start conda", "join conda", "start environment", "join environment"),
+    *("start uv", "join uv", "start resolve", "join resolve"),
+    *("start install-models", "join install-models"),
+    "write /opt/bringup/bin/fetch-model",
+    f"start model-{SLUG}",
+    *("start install-torch", "join install-torch"),
+    "write /opt/bringup/bin/check-torch",
+    *("start check-torch", "join check-torch"),
+    *("start install-vllm", "join install-vllm"),
+    f"join model-{SLUG}",
+    "directories /etc/bringup/credentials",
+    "write /etc/bringup/credentials/api-key.env",
+    "write /opt/bringup/bin/wait-until-ready",
+    "write /etc/systemd/system/vllm-chat.service",
+    *("service restart", "look"),
+]
+
+
+class TestFirstRun:
+    def test_goes_from_a_bare_host_to_a_served_model_in_this_order(self, first: Run) -> None:
+        assert first.kinds("cpu") == FIRST_RUN
+
+    def test_downloads_the_model_while_torch_and_vllm_are_installed(self, first: Run) -> None:
+        kinds = first.kinds("cpu")
+        assert kinds.index(f"start model-{SLUG}") < kinds.index("start install-torch")
+        assert kinds.index("join install-vllm") < kinds.index(f"join model-{SLUG}")
+
+    def test_needs_no_key_on_loopback(self, first: Run) -> None:
+        assert not [kind for kind in first.kinds("gpu") if "credentials" in kind]
+        assert "EnvironmentFile" not in first.files("gpu")["/etc/systemd/system/vllm-chat.service"]
+
+    def test_serves_every_model_of_a_host_whatever_its_neighbours_have(self, first: Run) -> None:
+        kinds = first.kinds("two")
+        assert len([kind for kind in kinds if kind.startswith("start model-")]) == 2
+        assert kinds[-6:] == [
+            *("write /etc/systemd/system/vllm-a.service", *RESTART),
+            *("write /etc/systemd/system/vllm-b.service", *RESTART),
+        ]
+
+    def test_runs_everything_with_the_privileges_of_the_inventory(self, first: Run) -> None:
+        assert all(trip.sent.startswith("sudo ") for trip in first.execs["gpu"])
+        assert not any(trip.sent.startswith("sudo ") for trip in first.execs["cpu"])
+
+    def test_refuses_a_host_alone_and_before_anything_is_changed(self, first: Run) -> None:
+        assert first.kinds("container") == ["probe"]
+        assert "refused: @fake/container: host: systemd does not run here" in first.output
+        assert "Plan for @fake/cpu" in first.output
+        assert first.kinds("gpu")[-2:] == ["service restart", "look"]
+        assert first.code == 1
+
+    def test_shows_the_key_to_no_process_list_and_no_log(self, first: Run) -> None:
+        assert KEY not in first.output
+        assert not [trip.sent for trips in first.execs.values() for trip in trips if KEY in trip.sent]
+        assert first.files("cpu")["/etc/bringup/credentials/api-key.env"] == f"VLLM_API_KEY={KEY}\n"
+        assert "install -D -m 600 -o root -g root" in next(
+            trip.command for trip in first.execs["cpu"] if "api-key.env" in trip.command
+        )
+
+    def test_gives_systemd_no_script_that_it_would_expand_itself(self, first: Run) -> None:
+        """systemd replaces ${NAME} and $$ in a unit's command before the shell sees them."""
+        scripts = [trip.command for trip in first.execs["cpu"] if "systemd-run" in trip.command]
+        assert scripts
+        assert not [script for script in scripts if re.search(r"\$\{|\$\$", script)]
+
+
+@pytest.fixture(scope="module")
+def again(converged: dict[str, str], lan: dict[str, Any]) -> Run:
+    """A second run over hosts that have all that the first one made."""
+    return deploy(
+        FakeHost("cpu", converged["cpu"], lan),
+        FakeHost("gpu", converged["gpu"], ONE),
+        FakeHost("two", converged["two"], TWO),
+    )
+
+
+class TestSecondRun:
+    @pytest.mark.parametrize("host", ["cpu", "gpu", "two"])
+    def test_costs_a_converged_host_one_round_trip(self, again: Run, host: str) -> None:
+        assert again.kinds(host) == ["probe"]
+
+    def test_succeeds(self, again: Run) -> None:
+        assert again.code == 0
+
+
+def test_a_dry_run_shows_the_plan_and_changes_nothing(lan: dict[str, Any]) -> None:
+    run = deploy(FakeHost("cpu", BARE, lan), options=("--dry",))
+    assert run.kinds("cpu") == ["probe"]
+    assert "Plan for @fake/cpu" in run.output
+    assert run.code == 0
+
+
+def changed(text: str, old: str, new: str) -> str:
+    """The text with the first match of a pattern replaced; there must be one."""
+    found, count = re.subn(old, new, text, count=1, flags=re.MULTILINE)
+    assert count, old
+    return found
+
+
+def with_unit(text: str, state: str) -> str:
+    """The same host with its service in another state, and nobody on its port."""
+    return with_block(changed(text, "ActiveState=active", f"ActiveState={state}"), "listening")
+
+
+@pytest.fixture(scope="module")
+def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
+    """Converged hosts, each with one thing changed, and two that fail."""
+    there = converged["cpu"]
+    flag = merge([lan, {"serve": {"chat": {"flags": {"max-num-seqs": 8}}}}])
+    absent = merge([lan, {"serve": {"chat": {"state": "absent"}}}])
+    no_installer = [
+        Answer(r"SubState bringup-conda", "failed"),
+        Answer(r"^journalctl .*bringup-conda", "no source has the conda installer"),
+    ]
+    no_memory = [
+        Answer(r"-P ActiveState", "failed 3"),
+        Answer(r"^journalctl .*vllm-chat", "INFO start\nRuntimeError: out of memory"),
+    ]
+    return deploy(
+        FakeHost("flag", there, flag),
+        FakeHost("key", changed(there, r"^\w{64}(  /etc/bringup/credentials)", "1" * 64 + r"\1"), lan),
+        FakeHost("readable", changed(there, r"^600 (.*api-key.env)$", r"644 \1"), lan),
+        FakeHost("starting", with_unit(there, "activating"), lan),
+        FakeHost("stopped", with_unit(there, "inactive"), lan),
+        FakeHost("edited", changed(there, "NeedDaemonReload=no", "NeedDaemonReload=yes"), lan),
+        FakeHost("damaged", changed(there, f"^file {MODEL_BYTES}", "file 17"), lan),
+        FakeHost("outdated", changed(there, "^dist vllm-", "dist vllm-0."), lan),
+        FakeHost("unlocked", changed(there, f"^.* f {ENVIRONMENT}/requirements.*\n", ""), lan),
+        FakeHost("rebuilt", changed(there, r"^conda python-3.*\n", ""), lan),
+        FakeHost("absent", there, absent),
+        FakeHost("no-conda", BARE, lan, no_installer),
+        FakeHost("unserved", with_unit(there, "failed"), lan, no_memory),
+    )
+
+
+class TestDrift:
+    @pytest.mark.parametrize(
+        ("host", "done"),
+        [
+            ("flag", [f"write {UNIT}", *RESTART]),
+            ("key", ["write /etc/bringup/credentials/api-key.env", *RESTART]),
+            ("readable", ["write /etc/bringup/credentials/api-key.env", *RESTART]),
+            ("starting", ["service start", "look"]),
+            ("stopped", RESTART),
+            ("edited", RESTART),
+            ("damaged", [f"start model-{SLUG}", f"join model-{SLUG}", *RESTART]),
+            ("outdated", ["start install-vllm", "join install-vllm", *RESTART]),
+            ("unlocked", ["start resolve", "join resolve"]),
+            ("absent", ["disable vllm-chat.service"]),
+        ],
+    )
+    def test_is_mended_with_no_more_than_it_takes(self, drift: Run, host: str, done: list[str]) -> None:
+        assert drift.kinds(host) == ["probe", *done]
+
+    def test_a_rebuilt_environment_gets_all_its_packages_and_a_restart(self, drift: Run) -> None:
+        kinds = drift.kinds("rebuilt")
+        started = [kind.removeprefix("start ") for kind in kinds if kind.startswith("start ")]
+        assert started == ["environment", "uv", "install-models", "install-torch", "install-vllm"]
+        assert kinds[-2:] == RESTART
+
+    def test_a_failed_task_fails_its_host_alone_with_its_last_words(self, drift: Run) -> None:
+        assert drift.kinds("no-conda")[-2:] == ["join conda", "journal bringup-conda.service"]
+        assert "installing conda: failed after 0 s. Its last words:" in drift.output
+        assert "no source has the conda installer" in drift.output
+        assert drift.code == 1
+
+    def test_a_service_that_does_not_serve_fails_its_host_with_what_to_change(self, drift: Run) -> None:
+        assert "service chat: does not serve after 0 s. It ran out of memory: lower" in drift.output
+        assert "More: journalctl -u vllm-chat.service" in drift.output
+
+
+def test_wrong_settings_of_one_host_do_not_stop_the_others(tmp_path: Path) -> None:
+    run = deploy(
+        FakeHost("typo", BARE, {"serv": {}}),
+        FakeHost("no-key", BARE, {"access": {"api_key_file": str(tmp_path / "none")}}),
+        FakeHost("cut", BARE.removesuffix("@@end\n"), ONE),
+        FakeHost("good", BARE, {}),
+    )
+    assert "refused: @fake/typo: serv: there is no such section. Did you mean `serve`?" in run.output
+    assert "refused: @fake/no-key: access.api_key_file:" in run.output
+    assert "probe: its answer broke off." in run.output
+    assert [run.kinds(host) for host in ("typo", "no-key", "cut")] == [["probe"]] * 3
+    assert run.kinds("good")[1] == "start packages"
+    assert run.code == 1
