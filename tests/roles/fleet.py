@@ -166,12 +166,7 @@ def _record(folder: Path) -> None:
     """Makes the @fake connector write down what it is given, and answer as the test wants."""
     from pyinfra.api.command import StringCommand
     from pyinfra.connectors.fake import FakeConnector
-    from pyinfra.connectors.util import (
-        CommandOutput,
-        OutputLine,
-        extract_control_arguments,
-        make_unix_command_for_host,
-    )
+    from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command_for_host
 
     hosts = json.loads((folder / "hosts.json").read_text())
 
@@ -180,7 +175,9 @@ def _record(folder: Path) -> None:
     ) -> tuple[bool, CommandOutput]:
         command = StringCommand(command)
         text = command.get_raw_value()
-        stdin = "\n".join(extract_control_arguments(arguments).get("_stdin") or [])
+        stdin = "\n".join(arguments.pop("_stdin", None) or [])
+        for name in ("_success_exit_codes", "_timeout", "_get_pty"):
+            arguments.pop(name, None)
         sent = make_unix_command_for_host(self.state, self.host, command, **arguments)
         with (folder / "execs.jsonl").open("a") as log:
             log.write(json.dumps([self.host.name, text, sent.get_raw_value(), stdin]) + "\n")
@@ -197,7 +194,7 @@ def _record(folder: Path) -> None:
 
 def _child() -> None:
     folder, *arguments = sys.argv[1:]
-    from pyinfra_cli.main import main
+    from pyinfra_cli.main import main  # type: ignore[import-untyped]
 
     _record(Path(folder))
     sys.argv = ["pyinfra", *arguments]
