@@ -4,16 +4,19 @@ import shlex
 from collections.abc import Mapping
 
 from ops.task import Task
-from plan.host import EnvironmentPlan
+from plan.host import CONDA_PREFIX, EnvironmentPlan
 from plan.probe import Probe, canonical_name
 
 CACHE = "/var/cache/bringup/uv"
 
 
 def exact(environment: EnvironmentPlan, probe: Probe) -> bool:
-    """Whether the environment has the locked conda packages and no others; if not, it is made anew."""
+    """Whether the environment has the locked conda packages and no others; if not, it is made anew.
+
+    It lies inside conda's own prefix, so it goes whenever that is installed anew.
+    """
     there = probe.environments.get(environment.prefix)
-    return there is not None and there.conda == environment.records
+    return CONDA_PREFIX in probe.environments and there is not None and there.conda == environment.records
 
 
 def lacks(environment: EnvironmentPlan, pins: Mapping[str, str], probe: Probe) -> bool:
