@@ -1,0 +1,92 @@
+"""A service's OpenAI-style API, used as any client uses it."""
+
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import openai
+import testinfra.host
+from openai.types.chat import ChatCompletionMessage
+from pydantic import SecretStr
+
+from plan.host import ServicePlan
+from tests.verify.connection import port_of
+
+ANSWER_SECONDS = 300
+MOST_TOKENS = 32
+# What OpenAI-style clients send to a server that asks for no key.
+NO_KEY = SecretStr("EMPTY")
+
+
+@dataclass(frozen=True)
+class Api:
+    """The API at `url`. Questions are greedy and short."""
+
+    url: str
+    model: str
+    key: SecretStr
+
+    @classmethod
+    @contextmanager
+    def of(cls, service: ServicePlan, host: testinfra.host.Host, key: SecretStr | None) -> Iterator["Api"]:
+        """The planned address from here; a loopback address through the host's own connection."""
+        given = key if key and service.needs_key else NO_KEY
+        if not ipaddress.ip_address(service.address).is_loopback:
+            yield cls(service.url, service.served_name, given)
+            return
+        with port_of(host, service.address, service.port) as (address, port):
+            literal = f"[{address}]" if ":" in address else address
+            yield cls(f"http://{literal}:{port}", service.served_name, given)
+
+    def client(self, key: SecretStr | None = None) -> openai.OpenAI:
+        """A client with this key, else with the service's; it uses no proxy and asks once."""
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1",
+            api_key=(key or self.key).get_secret_value(),
+            timeout=ANSWER_SECONDS,
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(trust_env=False),
+        )
+
+    def answer(self, question: str) -> str:
+        """The answer to one chat question; a model without a chat template is asked to go on with the text.
+
+        Raises:
+            openai.OpenAIError: there is none.
+        """
+        with self.client() as client:
+            try:
+                reply = client.chat.completions.create(
+                    model=self.model,
+                    messages=[{"role": "user", "content": question}],
+                    max_tokens=MOST_TOKENS,
+                    temperature=0,
+                )
+                return _words(reply.choices[0].message)
+            except openai.BadRequestError as error:
+                if "template" not in str(error):
+                    raise
+            text = client.completions.create(
+                model=self.model, prompt=question, max_tokens=MOST_TOKENS, temperature=0
+            )
+            return text.choices[0].text
+
+    def pieces(self, question: str) -> list[str]:
+        """The pieces of one streamed completion, as they came, empty ones left out.
+
+        Raises:
+            openai.OpenAIError: there is none, or it broke off.
+        """
+        with self.client() as client:
+            stream = client.completions.create(
+                model=self.model, prompt=question, max_tokens=MOST_TOKENS, temperature=0, stream=True
+            )
+            return [chunk.choices[0].text for chunk in stream if chunk.choices and chunk.choices[0].text]
+
+
+def _words(message: ChatCompletionMessage) -> str:
+    """What the model said, its reasoning included: a short answer may be nothing else."""
+    extra = message.model_extra or {}
+    parts = (message.content, extra.get("reasoning"), extra.get("reasoning_content"))
+    return "".join(part for part in parts if part)

@@ -1,0 +1,186 @@
+"""What is gathered on a host for the checks: one script, one round trip, many assertions."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from plan.host import CONDA_PREFIX, HostPlan
+from plan.probe import MANIFEST
+from roles.torch.deploy import CHECK
+from roles.vllm.deploy import CREDENTIALS
+
+SCRIPT = Path(__file__).with_name("evidence.sh")
+KEY_FILE = f"{CREDENTIALS}/api-key.env"
+# The packages whose import is tried, by distribution; others are known by their records alone.
+MODULES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "accelerate": "accelerate",
+    "modelscope": "modelscope",
+}
+PROPERTIES = (
+    *("ActiveState", "SubState", "UnitFileState", "Result", "NRestarts", "MainPID", "NeedDaemonReload"),
+    *("ActiveEnterTimestamp", "FragmentPath", "DropInPaths"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A path below a model's directory: find's type letter, octal mode, owner's id, bytes."""
+
+    kind: str
+    mode: str
+    owner: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listening TCP socket and the processes that hold it."""
+
+    address: str
+    port: int
+    pids: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process: its id, its user's id, its name (empty where it was not asked for)."""
+
+    pid: int
+    user_id: int
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The gathered text, in blocks: `kind` or `kind subject` -> lines."""
+
+    blocks: Mapping[str, list[str]]
+
+    def lines(self, kind: str, subject: str = "") -> list[str]:
+        """The lines of a block that are not empty; none when the script had no reason to write it."""
+        return [line for line in self.blocks.get(f"{kind} {subject}".strip(), []) if line.strip()]
+
+    @property
+    def user(self) -> list[str]:
+        """The service user's fields of passwd(5); empty when there is no such user."""
+        return "".join(self.lines("user")).split(":") if self.lines("user") else []
+
+    @property
+    def user_id(self) -> int | None:
+        """The service user's id."""
+        return int(self.user[2]) if self.user else None
+
+    @property
+    def conda_environments(self) -> list[str]:
+        """The prefixes that `conda env list` names; empty when conda does not run."""
+        try:
+            return list(json.loads("\n".join(self.lines("conda_environments")))["envs"])
+        except (ValueError, KeyError, TypeError):
+            return []
+
+    @property
+    def imports(self) -> dict[str, str]:
+        """Module -> its `__version__`, or why it does not import; "python" -> the interpreter's version."""
+        return dict(json.loads(line) for line in self.lines("imports"))
+
+    @property
+    def lock(self) -> list[str]:
+        """The requirements of the environment's lock, without their hashes."""
+        return [line.split("\\")[0].strip() for line in self.lines("lock")]
+
+    @property
+    def torch(self) -> tuple[int, str]:
+        """The torch check's exit status and what it said."""
+        *words, status = self.lines("torch") or ["not run", "exit 127"]
+        return int(status.split()[1]), "\n".join(words)
+
+    def model(self, directory: str) -> dict[str, Entry]:
+        """What lies in a model's directory, by path below it; the directory itself is ``""``."""
+        found = (line.split(" ", 4) for line in self.lines("model", directory))
+        return {path: Entry(kind, mode, int(owner), int(size)) for kind, mode, owner, size, path in found}
+
+    def hashes(self, directory: str) -> dict[str, str]:
+        """sha256 of every file below a model's directory but the manifest."""
+        found = (line.split(None, 1) for line in self.lines("hashes", directory))
+        return {path.strip().removeprefix("./"): sha256 for sha256, path in found}
+
+    def unit(self, unit: str) -> dict[str, str]:
+        """What `systemctl show` says, for `PROPERTIES`."""
+        return dict(line.split("=", 1) for line in self.lines("unit", unit))
+
+    def processes(self, unit: str) -> list[Process]:
+        """All processes of the unit."""
+        return _processes(self.lines("processes", unit))
+
+    def listening(self, unit: str) -> list[Listener]:
+        """The TCP sockets on which processes of the unit listen."""
+        ours = {process.pid for process in self.processes(unit)}
+        return [listener for listener in self._listeners() if listener.pids & ours]
+
+    def _listeners(self) -> Iterator[Listener]:
+        for line in self.lines("listening"):
+            address, _, port = line.split()[3].rpartition(":")
+            pids = frozenset(int(pid) for pid in re.findall(r"pid=(\d+)", line))
+            yield Listener(address.strip("[]").split("%")[0], int(port), pids)
+
+    def writable(self, unit: str) -> list[str] | None:
+        """What of its model the service itself could write; None when it does not run."""
+        lines = self.lines("writable", unit)
+        return lines[:-1] if lines else None
+
+    def holders_of_key(self, where: str) -> list[Process]:
+        """The processes that have the key in their "command_lines" or in their "environments"."""
+        return _processes(self.lines(f"key_in_{where}"))
+
+    def count_of_key(self, where: str) -> int:
+        """In how many lines of the "journal" or of the "unit_properties" the key stands."""
+        return int("".join(self.lines(f"key_in_{where}")) or 0)
+
+
+def _processes(lines: list[str]) -> list[Process]:
+    fields = (line.split(None, 2) for line in lines)
+    # one that ended meanwhile has no user any more
+    return [Process(int(pid), int(rest[0]), "".join(rest[1:])) for pid, *rest in fields if rest]
+
+
+def script(plan: HostPlan) -> str:
+    """The shell text that gathers everything the checks of this plan look at."""
+    text = re.sub(r"(?m)^ *#.*\n", "", SCRIPT.read_text())
+    values = {"USER": plan.user, "MANIFEST": MANIFEST, "PROPERTIES": ",".join(PROPERTIES)}
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", value)
+    return "\n".join([text, *map(shlex.join, _calls(plan)), "block end"])
+
+
+def _calls(plan: HostPlan) -> Iterator[list[str]]:
+    yield ["host"]
+    yield ["gone", *plan.removed_models, *(f"/etc/systemd/system/{unit}" for unit in plan.removed_services)]
+    if plan.environment:
+        pins = {name for part in plan.environment.pins.values() for name in part}
+        modules = [module for name, module in MODULES.items() if name in pins]
+        yield ["environment", CONDA_PREFIX, plan.environment.prefix, plan.environment.lock_file, *modules]
+        if version := plan.environment.pins.get("torch", {}).get("torch"):
+            yield ["torch", plan.environment.prefix, CHECK, version, plan.accelerator]
+    for model in plan.models:
+        yield ["model", model.directory]
+    for service in plan.services:
+        yield ["service", service.unit, service.model.directory]
+    if any(service.needs_key for service in plan.services):
+        yield ["secrets", KEY_FILE]
+
+
+def parse(text: str) -> Evidence | None:
+    """The gathered text in blocks; None when it broke off."""
+    blocks: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("@@"):
+            current = blocks.setdefault(line[2:], [])
+        else:
+            current.append(line)
+    return Evidence(blocks) if "end" in blocks else None

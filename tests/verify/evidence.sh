@@ -1,0 +1,109 @@
+# Read-only. Prints what the checks look at, in blocks that begin with "@@kind subject".
+# POSIX sh, coreutils, findutils, util-linux, iproute2 and systemd. Needs root. The calls are appended.
+LC_ALL=C; export LC_ALL
+user=@USER@
+
+block() { printf '\n@@%s\n' "$*"; }
+
+# What is imported or run from the environment has the service user's rights, not root's, and writes nothing.
+unprivileged() {
+    setpriv --reuid "$(id -u "$user")" --regid "$(id -g "$user")" --init-groups -- "$@"
+}
+in_clean_environment() {
+    unprivileged env -i PATH=/usr/bin:/bin HOME=/nonexistent CONDARC=/dev/null PYTHONDONTWRITEBYTECODE=1 \
+        CUDA_CACHE_DISABLE=1 "$@"
+}
+
+host() {
+    block user; getent passwd "$user"
+    block groups; id -nG "$user" 2>/dev/null
+    block password; passwd --status "$user" 2>/dev/null | cut -d ' ' -f 2
+    block listening; ss -Hltnp
+}
+
+gone() { # PATH...: what of these is still there
+    block left
+    for path in "$@"; do if [ -e "$path" ]; then echo "$path"; fi; done
+}
+
+environment() { # CONDA_PREFIX PREFIX LOCK_FILE MODULE...
+    conda=$1; prefix=$2; lock=$3; shift 3
+    block conda_environments; in_clean_environment "$conda/bin/conda" env list --json 2>&1
+    block lock; grep -E '^[A-Za-z0-9]' "$lock" 2>/dev/null
+    block imports
+    in_clean_environment timeout 300 "$prefix/bin/python" -c '
+import importlib, json, sys
+print(json.dumps(["python", "%d.%d.%d" % sys.version_info[:3]]))
+for name in sys.argv[1:]:
+    try:
+        found = str(getattr(importlib.import_module(name), "__version__", ""))
+    except BaseException as error:
+        found = "does not import: %s: %s" % (type(error).__name__, error)
+    print(json.dumps([name, found]))
+' "$@" 2>/dev/null
+}
+
+torch() { # PREFIX PROGRAM VERSION ACCELERATOR
+    block torch; in_clean_environment timeout 300 "$1/bin/python" "$2" "$3" "$4" 2>&1; echo "exit $?"
+}
+
+model() { # DIRECTORY
+    block model "$1"; find "$1" -printf '%y %m %U %s %P\n' 2>/dev/null
+    block hashes "$1"
+    # several at a time: one alone is slower than a good disk
+    if cd "$1" 2>/dev/null; then
+        find . -type f ! -path ./@MANIFEST@ -print0 | nice xargs -0 -r -n 1 -P 4 sha256sum
+        cd /
+    fi
+}
+
+service() { # UNIT MODEL_DIRECTORY
+    block unit "$1"; systemctl show "$1" --property=@PROPERTIES@
+    group=$(systemctl show "$1" --property=ControlGroup --value)
+    main=$(systemctl show "$1" --property=MainPID --value)
+    block processes "$1"
+    if [ -n "$group" ]; then
+        grep -l -F -e "$group" /proc/[0-9]*/cgroup 2>/dev/null | cut -d / -f 3 | while read -r pid; do
+            echo "$pid $(sed -n 's/^Uid:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$pid/status" 2>/dev/null)"
+        done
+    fi
+    # as the service sees the file system
+    block writable "$1"
+    if [ "${main:-0}" -gt 0 ]; then
+        nsenter --target "$main" --mount -- setpriv --reuid "$(id -u "$user")" --regid "$(id -g "$user")" \
+            --init-groups -- find "$2" -writable 2>/dev/null | head -n 20
+        echo "exit 0"
+    fi
+}
+
+secrets() { # FILE
+    key=$(sed -n 's/^VLLM_API_KEY=//p' "$1" 2>/dev/null)
+    if [ -z "$key" ]; then return; fi
+    # the key itself travels through pipes only: an argument would be in the very lists that are searched
+    block key_in_command_lines; of_processes cmdline
+    block key_in_environments; of_processes environ
+    block key_in_unit_properties; lines_with_key_of systemctl show 'vllm-*' 'bringup-*'
+    block key_in_journal; lines_with_key_of journals
+    block key_in_files
+    printf '%s\n' "$key" |
+        grep -r -l -a -F -f - /etc/bringup /etc/systemd/system /opt/bringup/bin /var/lib/bringup 2>/dev/null
+    block key_readers
+    for user in nobody @USER@; do
+        if unprivileged test -r "$1"; then echo "$user"; fi
+    done
+    user=@USER@
+    unset key
+    block key_searched
+}
+of_processes() {
+    printf '%s\n' "$key" | grep -l -a -F -f - /proc/[0-9]*/"$1" 2>/dev/null | cut -d / -f 3 | while read -r pid; do
+        echo "$pid $(sed -n 's/^Uid:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$pid/status") $(cat "/proc/$pid/comm")"
+    done 2>/dev/null
+}
+journals() {
+    journalctl --quiet --no-pager --output=cat --unit='vllm-*' --unit='bringup-*'
+    journalctl --quiet --no-pager --output=cat --identifier=sudo
+}
+lines_with_key_of() {
+    printf '%s\n' "$key" | { exec 3<&0; "$@" </dev/null 2>/dev/null | grep -c -a -F -f /dev/fd/3; }
+}

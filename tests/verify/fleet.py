@@ -1,0 +1,99 @@
+"""The hosts under check: each with its probe, its plan and what was gathered on it, or why there is none."""
+
+from dataclasses import dataclass, field
+
+import testinfra.host
+from gevent.pool import Pool
+from paramiko import SSHException
+from pydantic import SecretStr
+from pyinfra.api.host import Host
+
+from ops.planning import layers
+from plan import probe, settings
+from plan.decide import plan_host
+from plan.errors import PlanError
+from plan.host import HostPlan
+from plan.probe import PACKAGES, Probe
+from roles.host import facts
+from tests.verify import evidence
+from tests.verify.connection import UnreachableError, connect
+from tests.verify.evidence import Evidence
+
+# Hosts that are asked at the same time.
+AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A host that has a plan. `key` is the API key that its services ask for."""
+
+    connection: testinfra.host.Host = field(repr=False)
+    probe: Probe = field(repr=False)
+    plan: HostPlan = field(repr=False)
+    key: SecretStr | None
+
+
+@dataclass
+class Subject:
+    """One host under check: `planned`, or a `problem` in sentences."""
+
+    name: str
+    planned: Planned | None = None
+    problem: str = ""
+    evidence: Evidence | None = None
+    lost: str = ""
+
+
+def consider(hosts: list[Host]) -> list[Subject]:
+    """Connects to all hosts at once and plans each exactly as a deploy does."""
+    return list(Pool(AT_ONCE).map(_consider, hosts))
+
+
+def gather(subjects: list[Subject]) -> None:
+    """Gathers on all hosts at once, in one round trip each, what the checks look at."""
+    Pool(AT_ONCE).map(_gather, [subject for subject in subjects if subject.planned])
+
+
+def part(subjects: list[Subject]) -> None:
+    """Closes the connections."""
+    for subject in subjects:
+        if subject.planned:
+            subject.planned.connection.backend.pyinfra_host.disconnect()
+
+
+def _consider(host: Host) -> Subject:
+    try:
+        return Subject(host.name, planned=_plan(host))
+    except PlanError as error:
+        return Subject(host.name, problem="\n".join(f"{host.name}: {line}" for line in error.sentences))
+    except UnreachableError as error:
+        return Subject(host.name, problem=str(error))
+    except (OSError, EOFError, SSHException) as error:
+        return Subject(host.name, problem=f"{host.name}: the connection broke: {error}. Run again.")
+
+
+def _plan(host: Host) -> Planned:
+    connection = connect(host)
+    answer = connection.run(facts.script(PACKAGES))
+    if answer.failed:
+        words = " ".join(answer.stderr.split()) or f"exit {answer.rc}"
+        raise UnreachableError(f"{host.name}: lets nothing be run as the inventory says: {words}.")
+    seen = probe.parse(answer.stdout)
+    wanted = settings.read(layers(host))
+    key = settings.api_key(wanted.access)
+    return Planned(
+        connection, seen, plan_host(host.name, wanted, seen), SecretStr(key) if key is not None else None
+    )
+
+
+def _gather(subject: Subject) -> None:
+    assert subject.planned
+    try:
+        answer = subject.planned.connection.run(evidence.script(subject.planned.plan))
+    except (OSError, EOFError, SSHException) as error:
+        subject.lost = f"{subject.name}: the connection broke while gathering: {error}. Run again."
+        return
+    subject.evidence = evidence.parse(answer.stdout)
+    if subject.evidence is None:
+        words = " ".join(answer.stderr.split())[-300:]
+        subject.lost = f"{subject.name}: its answer broke off: {words or f'exit {answer.rc}'}. Run again."

@@ -1,0 +1,60 @@
+"""The ground: reachable, planned, base packages, the service user, the directories."""
+
+import pytest
+
+from ops.files import Directory
+from ops.packages import missing
+from plan.host import HostPlan
+from plan.probe import Probe
+from tests.verify.evidence import Evidence
+from tests.verify.fleet import Subject
+
+DIRECTORIES = (
+    Directory("/etc/bringup"),
+    Directory("/opt/bringup"),
+    Directory("/opt/bringup/downloads"),
+    Directory("/var/lib/bringup", mode="750", owner="bringup:bringup"),
+    Directory("/srv/models", owner="bringup:bringup"),
+)
+# Members of these groups are root, or can become it.
+PRIVILEGED_GROUPS = {"root", "sudo", "wheel", "adm", "docker", "lxd", "disk", "shadow"}
+
+
+def test_host_is_reached_and_has_a_plan(subject: Subject) -> None:
+    if subject.problem:
+        pytest.fail(subject.problem, pytrace=False)
+
+
+def test_base_packages_are_installed(plan: HostPlan, probe: Probe) -> None:
+    lacking = missing(plan.base_packages, probe.packages)
+    assert not lacking, f"not installed: {', '.join(lacking)}"
+
+
+def test_service_user_cannot_log_in(plan: HostPlan, evidence: Evidence) -> None:
+    assert evidence.user, f"there is no user {plan.user}"
+    shell = evidence.user[6]
+    assert shell.endswith(("/nologin", "/false")), f"{plan.user} has the shell {shell}"
+    password = "".join(evidence.lines("password"))
+    assert password.startswith("L"), (
+        f"the password of {plan.user} is not locked (passwd --status: {password})"
+    )
+
+
+def test_service_user_is_unprivileged(plan: HostPlan, evidence: Evidence) -> None:
+    assert evidence.user_id, f"{plan.user} is not there, or is root"
+    groups = set(" ".join(evidence.lines("groups")).split())
+    assert not groups & PRIVILEGED_GROUPS, f"{plan.user} is in {', '.join(groups & PRIVILEGED_GROUPS)}"
+
+
+@pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda directory: directory.path)
+def test_directory_has_its_owner_and_mode(probe: Probe, directory: Directory) -> None:
+    there = probe.paths.get(directory.path)
+    assert not directory.differs(there), (
+        f"{directory.path} shall be {directory.owner} {directory.mode}, is "
+        + (f"{there.owner} {there.mode}" if there else "not there")
+    )
+
+
+def test_nothing_is_left_of_what_shall_be_absent(plan: HostPlan, evidence: Evidence) -> None:
+    left = evidence.lines("left")
+    assert not left, f"still there: {', '.join(left)}"

@@ -1,0 +1,126 @@
+"""The services: running as planned, listening where planned, answering."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx
+import openai
+import pytest
+
+from ops.files import File
+from ops.render import render
+from plan.host import HostPlan, ServicePlan
+from plan.probe import Probe
+from roles.vllm import deploy as role
+from tests.verify.api import Api
+from tests.verify.evidence import Evidence
+
+QUESTION = "服务正常吗？"
+
+T = TypeVar("T")
+
+
+def test_unit_file_is_as_planned(
+    service: ServicePlan, plan: HostPlan, probe: Probe, evidence: Evidence
+) -> None:
+    assert plan.environment
+    path = f"/etc/systemd/system/{service.unit}"
+    wanted = File(path, role._unit(plan, plan.environment, service))
+    assert path in probe.paths, f"there is no {path}"
+    assert not wanted.differs(probe.paths[path]), f"{path} is not what the plan says: deploy again"
+    assert evidence.unit(service.unit).get("NeedDaemonReload") == "no", (
+        "systemd has not read the unit's newest text"
+    )
+
+
+def test_readiness_check_is_ours(service: ServicePlan, probe: Probe) -> None:
+    wanted = File(role.READY, render("vllm/wait_until_ready.py"), mode="755")
+    assert not wanted.differs(probe.paths.get(role.READY)), (
+        f"{role.READY} is not as written for {service.unit}"
+    )
+
+
+def test_service_is_enabled_and_active(
+    service: ServicePlan,
+    evidence: Evidence,
+    record_property: Callable[[str, object], None],
+    tell: Callable[[str], None],
+) -> None:
+    unit = evidence.unit(service.unit)
+    record_property("restarts", unit.get("NRestarts"))
+    found = (unit.get("UnitFileState"), unit.get("ActiveState"), unit.get("SubState"))
+    assert found == ("enabled", "active", "running"), f"{service.unit} is {', '.join(map(str, found))}"
+    tell(f"{service.unit} active since {unit['ActiveEnterTimestamp']}, restarted {unit['NRestarts']} times")
+
+
+def test_service_runs_as_its_user(serving: ServicePlan, plan: HostPlan, evidence: Evidence) -> None:
+    processes = evidence.processes(serving.unit)
+    assert processes, f"{serving.unit} has no processes"
+    others = {process.user_id for process in processes} - {evidence.user_id}
+    assert not others, f"processes of {serving.unit} run as user ids {sorted(others)}, not as {plan.user}"
+
+
+def test_service_cannot_write_to_its_model(serving: ServicePlan, evidence: Evidence) -> None:
+    writable = evidence.writable(serving.unit)
+    assert writable is not None, f"{serving.unit} has no process to look through"
+    assert not writable, f"{serving.unit} may write to {', '.join(writable)}"
+
+
+def test_service_listens_where_planned_and_nowhere_else(serving: ServicePlan, evidence: Evidence) -> None:
+    found = {(listener.address, listener.port) for listener in evidence.listening(serving.unit)}
+    planned = (serving.address, serving.port)
+    assert planned in found, f"{serving.unit} does not listen on {serving.address} port {serving.port}"
+    open_to_others = {
+        listener for listener in found if not listener[0].startswith("127.") and listener[0] != "::1"
+    }
+    assert open_to_others <= {planned}, f"also open: {sorted(open_to_others - {planned})}"
+
+
+def test_the_running_server_has_the_planned_version(serving: ServicePlan, plan: HostPlan, api: Api) -> None:
+    assert plan.environment
+    version = _get(f"{api.url}/version").json()["version"]
+    planned = plan.environment.pins["vllm"]["vllm"]
+    assert version == planned, f"{serving.unit} runs vLLM {version}, planned is {planned}"
+
+
+def test_service_names_its_model(serving: ServicePlan, api: Api) -> None:
+    with api.client() as client:
+        served = [model.id for model in _answered(client.models.list)]
+    assert served == [serving.served_name]
+
+
+def test_service_answers_a_chat(serving: ServicePlan, api: Api, tell: Callable[[str], None]) -> None:
+    started = time.monotonic()
+    answer = _answered(lambda: api.answer(QUESTION)).strip()
+    seconds = time.monotonic() - started
+    assert answer, f"{serving.served_name} answered with nothing: its weights may be damaged"
+    words = json.dumps(answer, ensure_ascii=False)
+    tell(f"{serving.url}/v1 {QUESTION} {words} after {seconds:.1f} s")
+
+
+def test_service_streams_its_answer(serving: ServicePlan, api: Api) -> None:
+    pieces = _answered(lambda: api.pieces(QUESTION))
+    assert len(pieces) > 1, f"{serving.served_name} streamed {len(pieces)} pieces"
+
+
+def test_service_refuses_who_has_no_key(guarded_service: ServicePlan, serving: ServicePlan, api: Api) -> None:
+    nobody = _get(f"{api.url}/v1/models")
+    assert nobody.status_code == 401, f"{guarded_service.unit} answers {nobody.status_code} without a key"
+    wrong = _get(f"{api.url}/v1/models", key="x" * 32)
+    assert wrong.status_code == 401, f"{serving.unit} answers {wrong.status_code} to a wrong key"
+
+
+def _get(url: str, key: str = "") -> httpx.Response:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return _answered(lambda: httpx.get(url, headers=headers, timeout=30, trust_env=False))
+
+
+def _answered(ask: Callable[[], T]) -> T:
+    """What it returns; a failing connection or an error status is one sentence."""
+    try:
+        return ask()
+    except (openai.OpenAIError, httpx.HTTPError) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        pytest.fail(f"{type(error).__name__}: {error}{cause}", pytrace=False)
