@@ -19,6 +19,7 @@ from tests.lab.layout import REPOSITORY, Lab
 PYINFRA = REPOSITORY / ".venv/bin/pyinfra"
 HOSTS = ("lab-1", "lab-2")
 UNIT = "vllm-chat.service"
+HUB, FILES = 9100, 9200
 
 
 @dataclass(frozen=True)
@@ -108,3 +109,9 @@ def faults(port: int, **switched: Any) -> None:
         f"http://{address}:{port}/_lab", body, {"Content-Type": "application/json"}
     )
     urllib.request.urlopen(request, timeout=10).close()
+
+
+def heal() -> None:
+    """Clears every fault that a test switched on."""
+    for port in (HUB, FILES):
+        faults(port)

@@ -10,39 +10,34 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from openai import AuthenticationError, OpenAI
 
-from tests.e2e.deploys import HOSTS, UNIT, deploy, deployed, deploying, faults, on, running, until
+from tests.e2e.deploys import (
+    FILES,
+    HOSTS,
+    HUB,
+    UNIT,
+    deploy,
+    deployed,
+    deploying,
+    faults,
+    heal,
+    on,
+    running,
+    until,
+)
 from tests.lab import machines
 from tests.lab.layout import REPOSITORY, Lab
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500), pytest.mark.usefixtures("fleet")]
 
-HUB, FILES = 9100, 9200
 VICTIM = HOSTS[0]
 
 Process = subprocess.Popen[bytes]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def bare_hosts() -> Iterator[None]:
-    """Two hosts that nothing was ever done to."""
-    machines.down()
-    machines.up(2)
-    yield
-    machines.down()
-
-
-@pytest.fixture(autouse=True)
-def no_faults() -> Iterator[None]:
-    """Whatever a test switched on is off for the next one."""
-    yield
-    for port in (HUB, FILES):
-        faults(port)
 
 
 def kill_pyinfra(process: Process) -> None:
@@ -90,7 +85,7 @@ def cut_when(moment: Callable[[], bool], cut: Callable[[Process], None], log: Pa
 
 PREFIX = "/opt/bringup/conda/envs/serve"
 UNDO = {
-    fetching_wheels: f"[ ! -d {PREFIX} ] || {PREFIX}/bin/uv pip uninstall --python {PREFIX}/bin/python torch vllm;"
+    fetching_wheels: f"cd {PREFIX}/bin && ./uv pip uninstall --python ./python torch vllm;"
     "rm -rf /var/cache/bringup/uv",
     fetching_the_model: "rm -rf /srv/models/*",
     starting_the_service: f"systemctl stop {UNIT}",
@@ -106,8 +101,7 @@ def test_the_run_after_a_cut_completes(
     faults(FILES, rate=20_000_000, match="/wheels/")
     faults(HUB, rate=300_000, match=".safetensors")
     cut_when(moment, cut, tmp_path / "log")
-    for port in (HUB, FILES):
-        faults(port)
+    heal()
     deployed()
     assert all(served(host) for host in HOSTS)
 
