@@ -3,6 +3,8 @@
 import shlex
 from collections.abc import Mapping
 
+from packaging.version import InvalidVersion, Version
+
 from ops.task import Task
 from plan.host import CONDA_PREFIX, EnvironmentPlan
 from plan.probe import Probe, canonical_name
@@ -27,7 +29,17 @@ def lacks(environment: EnvironmentPlan, pins: Mapping[str, str], probe: Probe) -
     if not exact(environment, probe):
         return True
     there = probe.environments[environment.prefix].distributions
-    return any(there.get(canonical_name(name)) != version for name, version in pins.items())
+    return any(
+        not _is(there.get(canonical_name(name.partition("[")[0])), version) for name, version in pins.items()
+    )
+
+
+def _is(installed: str | None, pinned: str) -> bool:
+    """Whether these are one version, as PEP 440 has it: 1.0 is 1.0.0, and 2.9.0 is not 2.9.0+cpu."""
+    try:
+        return installed is not None and Version(installed) == Version(pinned)
+    except InvalidVersion:
+        return False
 
 
 def variables(environment: EnvironmentPlan) -> dict[str, str]:
