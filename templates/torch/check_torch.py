@@ -3,6 +3,7 @@
     check_torch.py TORCH_VERSION ACCELERATOR
 """
 
+import importlib.metadata
 import json
 import sys
 import time
@@ -15,8 +16,10 @@ TOLERANCE = 5e-3
 
 
 def main(version: str, accelerator: str) -> None:
-    if torch.__version__ != version:
-        sys.exit(f"torch is {torch.__version__}, planned is {version}")
+    # the wheels of the ordinary index are 2.6.0 by their metadata and call themselves 2.6.0+cu124
+    installed = importlib.metadata.version("torch")
+    if installed != version:
+        sys.exit(f"torch is {installed}, planned is {version}")
     report = {"torch": torch.__version__, "cuda": torch.version.cuda, "devices": []}
     if accelerator == "cuda" and not torch.cuda.is_available():
         sys.exit(f"torch {version} sees no GPU: the driver is missing, too old for CUDA {torch.version.cuda}, or broken")
