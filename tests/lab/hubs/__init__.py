@@ -12,17 +12,17 @@ from pathlib import Path
 from tests.lab.hubs.conda.channel import build_channel, build_installer, fetch_python
 from tests.lab.hubs.conda.python import minor_version
 from tests.lab.hubs.models import build_models
-from tests.lab.hubs.recipe import locked
+from tests.lab.hubs.recipe import BuildError, locked
 from tests.lab.hubs.sources import files_url, write_sources
 from tests.lab.hubs.wheels import build_wheels
 
-__all__ = ["build"]
+__all__ = ["BuildError", "build"]
 
 
 def build(root: Path, base_image: Path) -> None:
     """Make everything that `serve` serves under `root`, and ROOT/sources.json.
 
-    Under a second when nothing changed; about 40 s the first time. Raises what stopped it, in one sentence.
+    Under a second when nothing changed; about 40 s the first time. Raises BuildError.
     """
     root.mkdir(parents=True, exist_ok=True)
     with locked(root):

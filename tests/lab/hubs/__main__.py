@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.lab.hubs import build
+from tests.lab.hubs import BuildError, build
 from tests.lab.hubs.serve import FILES_PORT, MODELSCOPE_PORT, serve
 
 
@@ -20,13 +20,16 @@ def main() -> int:
     server.add_argument("root", type=Path)
     server.add_argument("address")
     arguments = parser.parse_args()
-    if arguments.command == "build":
-        build(arguments.root, arguments.base_image)
-        return 0
     try:
-        serve(arguments.root, arguments.address)
+        if arguments.command == "build":
+            build(arguments.root, arguments.base_image)
+        else:
+            serve(arguments.root, arguments.address)
+    except BuildError as error:
+        print(f"cannot build {arguments.root}: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
-        print(f"cannot serve on {arguments.address}: {error.strerror}", file=sys.stderr)
+        print(f"cannot {arguments.command} {arguments.root}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.lab.hubs.recipe import BuildError
+
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
-class DownloadError(RuntimeError):
-    """pip found no such wheel; the message is one sentence."""
+class DownloadError(BuildError):
+    """pip found no such wheel."""
 
 
 def download(requirement: str, folder: Path, python: str, *options: str) -> Path:

@@ -15,6 +15,10 @@ from pathlib import Path
 RECIPE_FILE = ".recipe"
 
 
+class BuildError(RuntimeError):
+    """What stopped a build, in one sentence."""
+
+
 def recipe_hash(*parts: object) -> str:
     """A hash over values and the contents of files (given as Path); the order matters."""
     digest = hashlib.sha256()

@@ -12,6 +12,7 @@ from tests.lab.hubs.wire import RequestLog, StandInServer
 
 MODELSCOPE_PORT = 9100
 FILES_PORT = 9200
+POLL_SECONDS = 0.05  # how soon a server notices that it should stop
 
 
 def start(root: Path, address: str, *ports: int) -> list[StandInServer]:
@@ -25,7 +26,7 @@ def start(root: Path, address: str, *ports: int) -> list[StandInServer]:
     for handler, port in zip(handlers, ports or (MODELSCOPE_PORT, FILES_PORT), strict=True):
         servers.append(StandInServer((address, port), handler, root, log))
     for server in servers:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True).start()
     return servers
 
 

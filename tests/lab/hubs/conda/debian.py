@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.lab.hubs.recipe import BuildError
+
 # Every Debian and Ubuntu system has these, so nothing needs to be brought along from here on.
 ALWAYS_THERE = {"libc6", "libgcc-s1", "libcrypt1", "libcrypt2"}
 
@@ -52,7 +54,7 @@ class Archive:
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise RuntimeError(f"{' '.join(command[:2])} failed for the lab's base image: {reason}")
+            raise BuildError(f"{' '.join(command[:2])} failed for the lab's base image: {reason}")
         return done.stdout
 
 

@@ -144,7 +144,7 @@ def replace(path: Path, pattern: str, text: str) -> None:
     """Replace text in one of Debian's files; another Python that looks different stops the build here."""
     replaced, count = re.subn(pattern, lambda _: text, path.read_text())
     if count == 0:
-        raise RuntimeError(f"the distribution's {path.name} has nothing like {pattern!r} to replace")
+        raise recipe.BuildError(f"the distribution's {path.name} has nothing like {pattern!r} to replace")
     path.write_text(replaced)
 
 
@@ -163,5 +163,5 @@ def test(tree: Path, name: str) -> None:
     done = subprocess.run(run, env={}, capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise RuntimeError(f"the relocated {name} does not work: {reason}")
+        raise recipe.BuildError(f"the relocated {name} does not work: {reason}")
     recipe.progress(f"conda: {name} runs from another prefix")

@@ -105,7 +105,8 @@ def link(prefix: Path, packages: list[explicit.ExplicitPackage], archives: list[
     for path in (prefix / "conda-meta").glob("*.json"):
         content = json.loads(path.read_text())
         package = origins[content["url"]]
-        path.write_text(json.dumps(content | {"url": package.url, "channel": package.channel}, indent=2))
+        origin = {"url": package.url, "channel": package.channel}  # not the file in the cache
+        path.write_text(json.dumps(content | origin, indent=2))
     write_history(prefix, packages)
 
 

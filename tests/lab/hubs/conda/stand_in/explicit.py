@@ -75,6 +75,8 @@ def download(url: str, target: Path) -> None:
             problem = f"CONNECTION FAILED for url <{url}>: {target.stat().st_size} of {expected} bytes came"
         except urllib.error.HTTPError as error:
             problem = f"HTTP {error.code} {error.reason.upper()} for url <{url}>"
+            if error.code < 500:
+                break
         except OSError as error:
             problem = f"HTTP 000 CONNECTION FAILED for url <{url}>: {error}"
         if left:

