@@ -104,28 +104,34 @@ class MemoryFit:
     pipeline_parallel: int
     max_model_len: int
     kv_tokens: int
+    gpu_memory_utilization: float
     disk_gib: float
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The one stack that works, with the reason of every pin."""
+    """The one stack that works, with the reason of every pin.
+
+    `torch_index` and `vllm_index`: the index that alone has that build; None: the ordinary package index.
+    `pins`: the closure as it resolved on `resolved_before`. `environment_gib`: what the
+    installed packages take on disk. With Ollama there is no stack of Python packages.
+    """
 
     accelerator: Literal["cuda", "cpu"]
     engine: Engine
     driver: DriverChoice | None
-    cuda_tag: str | None
-    torch: str | None
-    torch_index: str | None
-    vllm: str | None
-    vllm_index: str | None
-    python: str | None
-    transformers: str | None
-    accelerate: str | None
-    modelscope: str | None
+    cuda_tag: str | None = None
+    torch: str | None = None
+    torch_index: str | None = None
+    vllm: str | None = None
+    vllm_index: str | None = None
+    python: str | None = None
+    transformers: str | None = None
+    accelerate: str | None = None
+    modelscope: str | None = None
     pins: dict[str, str] = field(default_factory=dict)
     resolved_before: str | None = None
-    ollama: str | None = None
+    environment_gib: float = 0.0
     flags: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     memory: MemoryFit | None = None

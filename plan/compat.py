@@ -1,5 +1,6 @@
 """The compatibility tables, loaded once: CUDA and drivers, torch, vLLM, operating systems, architectures."""
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -157,7 +158,7 @@ class System:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model architecture: the vLLM releases that know it, `vllm` to `vllm_last`, and the first transformers."""
+    """A model architecture: the vLLM releases that know it, and the first transformers that does."""
 
     names: tuple[str, ...]
     vllm: str
@@ -272,6 +273,21 @@ def systems() -> dict[str, System]:
         system = System(**_frozen(raw))
         for name in (system.name, *system.also):
             found[name] = system
+    return found
+
+
+@lru_cache(maxsize=256)
+def system(name: str) -> System | None:
+    """The system of a name: "ubuntu22.04", "Rocky 9.4", "kylin10-sp3"; None when it is not in the table.
+
+    Releases of the RHEL and Debian families differ by their major number alone.
+    """
+    plain = re.sub(r"[\s_-]+", "", name.lower())
+    plain = re.sub(r"^(redhat|redhatenterpriselinux)(?=\d)", "rhel", plain)
+    found = systems().get(plain)
+    if found is None:
+        match = re.match(r"[a-z]+\d+", plain)
+        found = systems().get(match[0]) if match else None
     return found
 
 

@@ -17,6 +17,11 @@ _FIRST_MARLIN_PTX = "0.12.0"
 _MARLIN = frozenset({"awq", "gptq"})
 _PTX_SOURCE = "fatbin scan of the vLLM wheels; vllm#31700, vllm#28030 (cudaErrorUnsupportedPtxVersion, 222)"
 _SASS_SOURCE = "fatbin scan of the wheel"
+# Constraints that come from what the operator wrote.
+OPERATOR = "the operator's pin"
+POLICY = "the policy"
+# FlashInfer attention, and with it the fp8 KV cache, left compute capability 7.5 in this release.
+_NO_FP8_CACHE_ON_TURING = "0.24.0"
 
 
 @dataclass(frozen=True)
@@ -73,15 +78,12 @@ def risks(candidate: Candidate, host: Host) -> Iterator[str]:
 
 
 def _pins(candidate: Candidate, host: Host) -> Iterator[Failure]:
-    wanted = host.wish.vllm
-    if wanted and wanted not in {candidate.vllm_version, candidate.vllm.version}:
-        yield Failure(f"vLLM {wanted}", f"this is vLLM {candidate.vllm_version}", "the operator's pin")
     wanted = host.wish.torch
     if wanted and wanted not in {candidate.torch_version, candidate.torch.version, _tagged(candidate)}:
         fact = f"vLLM {candidate.vllm.version} is built for torch {candidate.torch.version}"
         if wanted.split("+")[0] == candidate.torch.version:
             fact = f"this is torch {candidate.torch_version} of CUDA tag {candidate.torch_build.tag}"
-        yield Failure(f"torch {wanted}", fact, candidate.vllm.source)
+        yield Failure(f"torch {wanted}", fact, OPERATOR)
 
 
 def _tagged(candidate: Candidate) -> str:
@@ -110,7 +112,7 @@ def _python(candidate: Candidate, host: Host) -> Iterator[Failure]:
     wanted = host.wish.python
     if wanted and wanted not in candidate.pythons:
         fact = f"vLLM {candidate.vllm.version} resolves for Python {', '.join(sorted_pythons(candidate))}"
-        yield Failure(f"Python {wanted}", fact, candidate.vllm.source)
+        yield Failure(f"Python {wanted}", fact, OPERATOR)
 
 
 def sorted_pythons(candidate: Candidate) -> list[str]:
@@ -162,22 +164,17 @@ def _gpus(candidate: Candidate, host: Host) -> Iterator[Failure]:
 
 
 def _driver(candidate: Candidate, host: Host) -> Iterator[Failure]:
-    driver = version(host.driver or "0")
-    for what, cuda_version in (
-        (f"vLLM {candidate.vllm_version}", candidate.build.cuda),
-        (f"torch {candidate.torch_version}", candidate.torch_build.cuda),
-    ):
-        row = compat.cuda(cuda_version)
-        if driver < version(row.floor):
-            fact = f"CUDA {cuda_version} needs driver {row.floor} or newer, this one is {host.driver}"
-            yield Failure(f"driver for {what}", fact, row.source)
-    if driver < version(compat.cuda(candidate.newest_cuda).floor):
+    row = compat.cuda(candidate.newest_cuda)
+    if version(host.driver or "0") < version(row.floor):
+        fact = f"CUDA {row.version} needs driver {row.floor} or newer, this one is {host.driver}"
+        what = f"driver for vLLM {candidate.vllm_version} with torch {candidate.torch_version}"
+        yield Failure(what, fact, row.source)
         return
     if host.wish.policy == "native" and version(host.native_cuda) < version(candidate.newest_cuda):
         fact = (
             f"driver {host.driver} brings CUDA {host.native_cuda}, this stack is of {candidate.newest_cuda}"
         )
-        yield Failure("policy native: no CUDA newer than the driver's own", fact, "the policy")
+        yield Failure("policy native: no CUDA newer than the driver's own", fact, POLICY)
     yield from _compiled_by_driver(candidate, host)
     yield from _triton(candidate, host)
 
@@ -238,6 +235,7 @@ def _newer_than_any_ptx(candidate: Candidate) -> bool:
 
 def _model(candidate: Candidate, host: Host) -> Iterator[Failure]:
     model = host.model
+    yield from _cache(candidate, host)
     if model is None:
         return
     row = compat.architectures().get(model.architecture)
@@ -249,6 +247,18 @@ def _model(candidate: Candidate, host: Host) -> Iterator[Failure]:
             fact = f"{gpu.name} is of compute capability {gpu.capability}"
             constraint = f"vLLM {candidate.vllm_version} runs {needed.name} from {needed.capability} on"
             yield Failure(constraint, fact, needed.source)
+
+
+def _cache(candidate: Candidate, host: Host) -> Iterator[Failure]:
+    """An fp8 KV cache on GPUs older than Ampere."""
+    if not (host.wish.kv_cache_dtype or "").startswith("fp8"):
+        return
+    for gpu in host.cards:
+        late = version(candidate.vllm.version) >= version(_NO_FP8_CACHE_ON_TURING)
+        if gpu.capability < Capability(8, 0) and late:
+            fact = f"{gpu.name} is of compute capability {gpu.capability}"
+            constraint = f"vLLM {candidate.vllm_version} keeps an fp8 KV cache from 8.0 on"
+            yield Failure(constraint, fact, "vllm#47549, vllm#45375")
 
 
 def _architecture(

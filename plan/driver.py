@@ -54,7 +54,7 @@ def planned(machine: Machine) -> DriverChoice | tuple[Failure, ...]:
     modules = modules_for(machine.gpus)
     if branch is None or modules is None:
         return (_unserved(machine.gpus, modules),)
-    system = compat.systems().get(machine.os or "")
+    system = compat.system(machine.os) if machine.os else None
     return DriverChoice(
         action="install",
         branch=branch.branch,

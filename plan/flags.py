@@ -8,10 +8,15 @@ from plan.candidates import Candidate
 from plan.constraints import Host
 from plan.fit import kv_bytes_per_token
 from plan.gpus import Capability
+from plan.models import ModelFacts
 
 _BFLOAT16_FROM = Capability(8, 0)
 _CPU_SEQUENCES = 16
 _CPU_CACHE_LIMIT_BYTES = 4 * memory.GIB
+_CPU_CACHE_UNKNOWN_MODEL_BYTES = 1 * memory.GIB
+_CPU_CACHE_LEAST_BYTES = 64 * memory.MIB
+# vLLM 0.32.0 serving a tiny model: Python, torch and the server together, resident.
+CPU_SERVER_GIB = 1.5
 _CPU_CONTEXT_LIMIT = 8192
 
 
@@ -28,10 +33,12 @@ def for_gpus(host: Host, fit: MemoryFit | None) -> dict[str, Any]:
         if fit.pipeline_parallel > 1:
             flags["pipeline_parallel_size"] = fit.pipeline_parallel
         flags["max_model_len"] = fit.max_model_len
-    elif wish.max_model_len:
-        flags["max_model_len"] = wish.max_model_len
-    if wish.gpu_memory_utilization:
-        flags["gpu_memory_utilization"] = wish.gpu_memory_utilization
+        flags["gpu_memory_utilization"] = fit.gpu_memory_utilization
+    else:
+        if wish.max_model_len:
+            flags["max_model_len"] = wish.max_model_len
+        if wish.gpu_memory_utilization:
+            flags["gpu_memory_utilization"] = wish.gpu_memory_utilization
     if wish.kv_cache_dtype:
         flags["kv_cache_dtype"] = wish.kv_cache_dtype
     if wish.enforce_eager:
@@ -39,30 +46,43 @@ def for_gpus(host: Host, fit: MemoryFit | None) -> dict[str, Any]:
     return flags
 
 
-def for_cpu(host: Host) -> dict[str, Any]:
+def for_cpu(host: Host, fit: MemoryFit | None) -> dict[str, Any]:
     """Flags of a server without a GPU: no compiler is assumed, and the KV cache is bounded in bytes."""
-    wish, model = host.wish, host.model
-    context = wish.max_model_len or (min(model.context, _CPU_CONTEXT_LIMIT) if model else None)
     flags: dict[str, Any] = {"enforce_eager": True}
-    if wish.dtype:
-        flags["dtype"] = wish.dtype
+    if host.wish.dtype:
+        flags["dtype"] = host.wish.dtype
+    context = fit.max_model_len if fit else cpu_context(host)
     if context:
         flags["max_model_len"] = context
-    flags["kv_cache_memory_bytes"] = wish.kv_cache_memory_bytes or _cpu_cache_bytes(host, context)
+    flags["kv_cache_memory_bytes"] = cpu_cache_bytes(host)
     return flags
 
 
-def _cpu_cache_bytes(host: Host, context: int | None) -> int:
-    """Enough for a few whole contexts, at most 4 GiB and half of what the weights leave."""
-    limit = _CPU_CACHE_LIMIT_BYTES
+def cpu_context(host: Host) -> int | None:
+    """The context on a CPU, where long ones take minutes; None when neither wish nor model says."""
+    if host.wish.max_model_len or host.model is None:
+        return host.wish.max_model_len
+    return min(host.model.context, _CPU_CONTEXT_LIMIT)
+
+
+def cpu_bytes_per_token(model: ModelFacts) -> float:
+    """Bytes of KV cache that one token takes on a CPU."""
+    return kv_bytes_per_token(model, 1, 1, None)
+
+
+def cpu_cache_bytes(host: Host) -> int:
+    """The KV cache: a few whole contexts, at most 4 GiB and half of what the weights leave of the memory."""
+    if host.wish.kv_cache_memory_bytes:
+        return host.wish.kv_cache_memory_bytes
+    model, context = host.model, cpu_context(host)
+    limit = _CPU_CACHE_LIMIT_BYTES if model else _CPU_CACHE_UNKNOWN_MODEL_BYTES
+    if model and context:
+        limit = min(limit, int(_CPU_SEQUENCES * context * cpu_bytes_per_token(model)))
     if host.machine.memory_gib:
-        weights_gib = memory.gib(host.model.weight_bytes) if host.model else 0.0
-        left_gib = max(0.0, host.machine.memory_gib - weights_gib - 2.0)
+        weights_gib = memory.gib(model.weight_bytes) if model else 0.0
+        left_gib = host.machine.memory_gib - weights_gib - CPU_SERVER_GIB
         limit = min(limit, int(left_gib / 2 * memory.GIB))
-    if host.model and context:
-        wanted = int(_CPU_SEQUENCES * context * kv_bytes_per_token(host.model, 1, None))
-        limit = min(limit, wanted)
-    return max(limit, 64 * 1024**2)
+    return max(limit, _CPU_CACHE_LEAST_BYTES)
 
 
 def environment(candidate: Candidate) -> dict[str, str]:

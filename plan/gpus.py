@@ -12,9 +12,13 @@ from typing import Any, NamedTuple
 NVIDIA_VENDOR = "10de"
 
 # What CUDA sees of the memory that a card is sold with, where nobody published it: on data-centre cards ECC
-# takes up to 6.25 % and the driver 2 % (A10G: 24 GB, 22.03 GiB); on others only the driver (RTX 4060 Ti: 95 %).
+# takes up to 6.25 % and the driver 2 % (A10G: 24 GB, 22.03 GiB); on others only the driver takes some.
 _LEAST_SHARE_WITH_ECC = 0.915
 _LEAST_SHARE_WITHOUT_ECC = 0.95
+# The driver's own part of what nvidia-smi calls the total (A100 80GB: 869 of 81920 MiB).
+_USUAL_SHARE_KEPT = 0.012
+# Boards of another size under the same id (a 2080 Ti with 22 GB) differ by far more.
+_SAME_BOARD = 0.06
 
 
 class UnknownGpuError(ValueError):
@@ -75,6 +79,7 @@ class Gpu:
     nvswitch: bool = False
     first_driver: str | None = None
     grace: bool = False
+    mig: bool = False
     known: bool = True
     memory_verified: bool = True
     source: str = ""
@@ -85,9 +90,18 @@ class Gpu:
         """The marketing name of the generation, for example "Ada"."""
         return [name for since, name in _ARCHITECTURES if since <= self.capability][-1]
 
-    def with_memory_mib(self, memory_mib: int) -> "Gpu":
-        """The same card with the memory that the driver reports."""
-        return replace(self, memory_gib=round(memory_mib / 1024, 2), memory_verified=True)
+    def with_memory_mib(self, memory_mib: int, reserved_mib: int | None = None) -> "Gpu":
+        """The same card with the memory that its driver reports.
+
+        CUDA sees what the driver does not keep to itself. Where the driver does not say how much that is,
+        the catalogue's figure stands for a board of the usual size.
+        """
+        kept_mib = reserved_mib if reserved_mib is not None else round(memory_mib * _USUAL_SHARE_KEPT)
+        seen_gib = round((memory_mib - kept_mib) / 1024, 2)
+        usual = self.memory_verified and abs(seen_gib / self.memory_gib - 1) < _SAME_BOARD
+        if reserved_mib is None and usual:
+            return self
+        return replace(self, memory_gib=seen_gib, memory_verified=True)
 
 
 @dataclass(frozen=True)
@@ -160,7 +174,13 @@ def lookup(name_or_pci_id: str) -> Gpu:
 
 
 def from_driver(
-    *, name: str, pci_device_id: str | None, memory_mib: int | None, compute_capability: str | None
+    *,
+    name: str,
+    pci_device_id: str | None,
+    memory_mib: int | None,
+    compute_capability: str | None,
+    reserved_mib: int | None = None,
+    mig: bool | None = None,
 ) -> Gpu:
     """The GPU that a driver reports, completed from the catalogue; of a newer card its word is taken.
 
@@ -172,8 +192,10 @@ def from_driver(
             gpu = lookup(key) if key else None
         except UnknownGpuError:
             continue
+        if gpu and memory_mib:
+            gpu = gpu.with_memory_mib(memory_mib, reserved_mib)
         if gpu:
-            return replace(gpu.with_memory_mib(memory_mib), note="") if memory_mib else gpu
+            return replace(gpu, note="", mig=bool(mig))
     if not compute_capability or not memory_mib:
         missing = "compute capability" if not compute_capability else "memory size"
         raise UnknownGpuError(
@@ -184,7 +206,8 @@ def from_driver(
         name=name.removeprefix("NVIDIA "),
         pci_id=_device_id(pci_device_id or ""),
         capability=Capability.parse(compute_capability),
-        memory_gib=round(memory_mib / 1024, 2),
+        memory_gib=round((memory_mib * (1 - _USUAL_SHARE_KEPT) - (reserved_mib or 0)) / 1024, 2),
+        mig=bool(mig),
         datacenter="GeForce" not in name and "RTX" not in name,
         known=False,
         source="what the driver reports",
@@ -235,7 +258,7 @@ def _least_memory(text: str, found: list[_Row]) -> Gpu:
     sizes = sorted({row.sold_memory_gb for row in found})
     if len(sizes) == 1:
         return chosen.gpu
-    listed = " and ".join(str(size) for size in sizes)
+    listed = ", ".join(str(size) for size in sizes[:-1]) + f" and {sizes[-1]}"
     note = (
         f"{text} is sold with {listed} GB of memory; {sizes[0]} GB is assumed. "
         f"Write for example '{text} {sizes[-1]}GB' for the other."

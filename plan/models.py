@@ -9,7 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model's shape and size. Byte counts are exact, from the safetensors index; `context` in tokens."""
+    """A model's shape and size.
+
+    `weight_bytes`: of all tensors that are loaded; `context`: positions, in tokens; `expert_size`: width of
+    one expert; `kv_lora_rank` and `rope_head_size`: the latent of multi-head latent attention;
+    `sliding_layers` of the layers attend to no more than `sliding_window` tokens.
+    """
 
     id: str
     architecture: str
@@ -27,6 +32,8 @@ class ModelFacts:
     quantization: str | None = None
     quantization_group: int = 0
     mixture_of_experts: bool = False
+    experts_per_token: int = 0
+    expert_size: int = 0
     kv_lora_rank: int = 0
     rope_head_size: int = 0
     sliding_window: int = 0

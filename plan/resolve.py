@@ -3,31 +3,22 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from plan import compat, constraints, driver, flags, models
-from plan.answer import (
-    Decision,
-    DriverChoice,
-    Failure,
-    Machine,
-    MemoryFit,
-    Policy,
-    Preference,
-    Reason,
-    Refusal,
-    Wish,
-)
+from plan import compat, constraints, driver, flags, models, ollama, processor
+from plan.answer import Decision, DriverChoice, Failure, Machine, MemoryFit, Reason, Refusal, Wish
 from plan.candidates import CPU, Candidate, all_candidates
 from plan.compat import version
 from plan.constraints import Host
 from plan.fit import FitWish, decide_fit
+from plan.fixes import fixes_for
 from plan.models import ModelFacts
+from plan.reasons import reasons
 
-__all__ = ["Decision", "Machine", "Policy", "Preference", "Reason", "Refusal", "Wish", "decide"]
+__all__ = ["Decision", "Failure", "Machine", "Reason", "Refusal", "Wish", "decide"]
 
 
 @dataclass(frozen=True)
-class _Stack:
-    """A candidate that runs, with what may go wrong."""
+class Stack:
+    """A candidate that runs on a host, with what may go wrong."""
 
     candidate: Candidate
     risks: tuple[str, ...]
@@ -41,41 +32,60 @@ def decide(machine: Machine, wish: Wish, model: ModelFacts | None = None) -> Dec
         wish: what the operator wants.
         model: the model's facts when it is not in the tables (read from its hub or directory).
     """
-    answer = _decide(machine, wish, model)
+    answer = decide_once(machine, wish, model)
     if isinstance(answer, Refusal):
-        from plan.fixes import fixes_for
-
-        return replace(answer, fixes=fixes_for(machine, wish, model, lambda m, w: _decide(m, w, model)))
+        return replace(answer, fixes=fixes_for(machine, wish, model, decide_once))
     return answer
 
 
-def _decide(machine: Machine, wish: Wish, model: ModelFacts | None) -> Decision | Refusal:
+def decide_once(machine: Machine, wish: Wish, model: ModelFacts | None = None) -> Decision | Refusal:
+    """As `decide`, without looking for fixes."""
+    failed = tuple(_gates(machine, wish))
+    if failed:
+        return Refusal(failed)
     facts = model or (models.lookup(wish.model) if wish.model else None)
-    glibc, unknown_system = host_glibc(machine)
-    if unknown_system:
-        return Refusal((unknown_system,))
+    host = Host(machine, wish, None, host_glibc(machine), facts)
+    if wish.engine == "ollama":
+        return ollama.decide(host)
     if not machine.gpus:
-        return _on_cpu(Host(machine, wish, None, glibc, facts))
-    choices = _driver_choices(machine, wish)
+        return _on_cpu(host)
+    choices = driver_choices(machine, wish)
     if isinstance(choices, Refusal):
         return choices
-    answers = [_with_driver(machine, wish, facts, glibc, choice) for choice in choices]
-    return _first_good(answers, wish)
+    return _best_answer([_with_driver(host, choice) for choice in choices], wish)
 
 
-def host_glibc(machine: Machine) -> tuple[str | None, Failure | None]:
-    """The host's C library: as given, or its operating system's; a failure when the system is not known."""
-    if machine.glibc or not machine.os:
-        return machine.glibc, None
-    system = compat.systems().get(machine.os)
-    if system is None:
-        return None, Failure(
+def _gates(machine: Machine, wish: Wish) -> Iterable[Failure]:
+    """What a decision needs to know, and what no stack can change."""
+    if machine.os and not machine.glibc and compat.system(machine.os) is None:
+        yield Failure(
             "operating system known", f"{machine.os} is not in the tables", "plan/compat-systems.toml"
         )
-    return system.glibc, None
+    if wish.vllm and wish.vllm.split("+")[0] not in compat.vllms():
+        near = _nearest_releases(wish.vllm)
+        yield Failure(f"vLLM {wish.vllm} known", f"the tables have {near} near it", "plan/compat-vllm.toml")
+    if wish.torch and wish.torch.split("+")[0] not in compat.torches():
+        yield Failure(f"torch {wish.torch} known", "it is not in the tables", "plan/compat-torch.toml")
+    if any(gpu.mig for gpu in machine.gpus):
+        yield Failure(
+            "whole GPUs", "MIG cuts a GPU of this host into instances", "nvidia-smi: mig_mode enabled"
+        )
 
 
-def _driver_choices(machine: Machine, wish: Wish) -> list[DriverChoice] | Refusal:
+def _nearest_releases(wanted: str) -> str:
+    releases = sorted(compat.vllms(), key=version)
+    older = [release for release in releases if version(release) < version(wanted.split("+")[0])]
+    newer = releases[len(older) :]
+    return " and ".join([*older[-1:], *newer[:1]])
+
+
+def host_glibc(machine: Machine) -> str | None:
+    """The host's C library: as given, or its operating system's; None when neither is known."""
+    system = compat.system(machine.os) if machine.os else None
+    return machine.glibc or (system.glibc if system else None)
+
+
+def driver_choices(machine: Machine, wish: Wish) -> list[DriverChoice] | Refusal:
     """The drivers to consider, the one that is there first."""
     choices: list[DriverChoice] = []
     failed: tuple[Failure, ...] = ()
@@ -86,9 +96,8 @@ def _driver_choices(machine: Machine, wish: Wish) -> list[DriverChoice] | Refusa
         if not wish.manage_driver:
             return choices or Refusal(failed)
     elif not wish.manage_driver:
-        return Refusal(
-            (Failure("an NVIDIA driver", "the host has none and may not be given one", "the settings"),)
-        )
+        fact = "the host has none, and may not be given one"
+        return Refusal((Failure("an NVIDIA driver", fact, "the host and the settings"),))
     planned = driver.planned(machine)
     if isinstance(planned, DriverChoice):
         choices.append(planned)
@@ -97,29 +106,32 @@ def _driver_choices(machine: Machine, wish: Wish) -> list[DriverChoice] | Refusa
     return choices
 
 
-def _first_good(answers: list[Decision | Refusal], wish: Wish) -> Decision | Refusal:
-    """The first answer that needs no better driver: a driver is changed only when that gains something."""
+def _best_answer(answers: list[Decision | Refusal], wish: Wish) -> Decision | Refusal:
+    """The first that works: a driver is changed only when that gains something.
+
+    With `prefer = "newest"` a newer vLLM is such a gain.
+    """
     decisions = [answer for answer in answers if isinstance(answer, Decision)]
     if not decisions:
-        return answers[-1] if len(answers) > 1 else answers[0]
-    if wish.prefer == "newest" and wish.manage_driver:
-        return max(
-            decisions, key=lambda answer: (version(answer.vllm or "0").release, answer is decisions[0])
-        )
+        return answers[0]
+    if wish.prefer == "newest":
+        return max(decisions, key=lambda answer: (_release(answer), answer is decisions[0]))
     return decisions[0]
 
 
-def _with_driver(
-    machine: Machine, wish: Wish, facts: ModelFacts | None, glibc: str | None, choice: DriverChoice
-) -> Decision | Refusal:
-    host = Host(machine, wish, effective_version(choice), glibc, facts)
-    chosen = choose(host, "cuda")
-    if isinstance(chosen, Refusal):
-        return chosen
-    fit = _fit(host)
+def _release(answer: Decision) -> tuple[int, ...]:
+    return version(answer.vllm or "0").release
+
+
+def _with_driver(host: Host, choice: DriverChoice) -> Decision | Refusal:
+    host = replace(host, driver=effective_version(choice))
+    stack = choose(host, "cuda")
+    if isinstance(stack, Refusal):
+        return stack
+    fit = _fit(host, stack.candidate)
     if isinstance(fit, Refusal):
         return fit
-    return _decision(host, chosen, choice, fit)
+    return _decision(host, stack, choice, fit)
 
 
 def effective_version(choice: DriverChoice) -> str:
@@ -130,41 +142,61 @@ def effective_version(choice: DriverChoice) -> str:
     return compat.cuda(row.cuda).native_driver
 
 
-def choose(host: Host, accelerator: str) -> _Stack | Refusal:
-    """The best stack for this host: by preference, then as the candidates are ordered."""
-    nearest: tuple[Failure, ...] | None = None
-    found: list[_Stack] = []
-    for candidate in all_candidates(accelerator):
+def choose(host: Host, accelerator: str) -> Stack | Refusal:
+    """The best stack for this host: the newest without a risk, else the newest with the fewest.
+
+    With `prefer = "newest"` the newest vLLM counts first.
+    """
+    nearest: tuple[Failure, ...] = ()
+    found: list[Stack] = []
+    for candidate in _pinned(all_candidates(accelerator), host.wish):
+        if found and _settles(found, candidate, host.wish):
+            break
         failed = tuple(constraints.failures(candidate, host))
         if failed:
-            if nearest is None or _distance(failed) < _distance(nearest):
+            if not nearest or _distance(failed) < _distance(nearest):
                 nearest = failed
             continue
-        stack = _Stack(candidate, tuple(dict.fromkeys(constraints.risks(candidate, host))))
-        if not stack.risks and host.wish.prefer == "safe":
-            return stack
-        found.append(stack)
+        found.append(Stack(candidate, tuple(dict.fromkeys(constraints.risks(candidate, host)))))
     if not found:
-        return Refusal(nearest or ())
-    if host.wish.prefer == "safe":
-        return min(found, key=lambda stack: len(stack.risks))
-    newest = [stack for stack in found if stack.candidate.vllm.version == found[0].candidate.vllm.version]
-    return min(newest, key=lambda stack: len(stack.risks))
+        return Refusal(nearest or (_no_build(host, accelerator),))
+    return min(found, key=lambda stack: len(stack.risks))
+
+
+def _no_build(host: Host, accelerator: str) -> Failure:
+    wanted = f"vLLM {host.wish.vllm or ''} for {accelerator}"
+    known = ", ".join(dict.fromkeys(one.vllm_version for one in all_candidates(accelerator)))
+    return Failure(wanted, f"the tables have {known}", "plan/compat-vllm.toml")
+
+
+def _pinned(candidates: tuple[Candidate, ...], wish: Wish) -> Iterable[Candidate]:
+    """Those of the vLLM version that the operator holds to, so that a refusal speaks of that one."""
+    if not wish.vllm:
+        return candidates
+    return [one for one in candidates if wish.vllm in (one.vllm.version, one.vllm_version)]
+
+
+def _settles(found: list[Stack], candidate: Candidate, wish: Wish) -> bool:
+    """Whether nothing that comes after can be better than what was found."""
+    if not found[-1].risks:
+        return True
+    return wish.prefer == "newest" and candidate.vllm.version != found[0].candidate.vllm.version
 
 
 # What it costs the operator to give way: a candidate that fails only cheaply is the nearest.
-_COST = {"vLLM": 1, "Python": 1, "torch": 1, "policy": 2}
+_COST = {constraints.OPERATOR: 1, constraints.POLICY: 2}
 
 
 def _distance(failed: Iterable[Failure]) -> int:
-    return sum(_COST.get(failure.constraint.split(" ")[0], 3) for failure in failed)
+    return sum(_COST.get(failure.source, 3) for failure in failed)
 
 
-def _fit(host: Host) -> MemoryFit | Refusal | None:
-    wish = host.wish
+def _fit(host: Host, candidate: Candidate) -> MemoryFit | Refusal | None:
     if host.model is None:
         return None
+    wish = host.wish
     wanted = FitWish(
+        vllm=candidate.vllm.version,
         gpus=wish.gpus,
         tensor_parallel=wish.tensor_parallel,
         max_model_len=wish.max_model_len,
@@ -176,61 +208,35 @@ def _fit(host: Host) -> MemoryFit | Refusal | None:
     return fit if isinstance(fit, MemoryFit) else Refusal(fit)
 
 
-def _python(candidate: Candidate, wish: Wish) -> str:
-    return wish.python or candidate.pythons[0]
-
-
-def _decision(host: Host, stack: _Stack, choice: DriverChoice, fit: MemoryFit | None) -> Decision:
-    candidate, wish, machine = stack.candidate, host.wish, host.machine
-    notices = [gpu.note for gpu in host.cards if gpu.note]
-    if choice.action == "keep":
-        notices += driver.warnings_of_kept(machine, choice.version or "")
+def _decision(host: Host, stack: Stack, choice: DriverChoice, fit: MemoryFit | None) -> Decision:
     return Decision(
         accelerator="cuda",
         engine="vllm",
         driver=choice,
-        cuda_tag=candidate.torch_build.tag,
-        torch=candidate.torch_version,
-        torch_index=candidate.torch_build.url,
-        vllm=candidate.vllm_version,
-        vllm_index=candidate.build.url,
-        python=_python(candidate, wish),
-        transformers=candidate.vllm.pins.get("transformers"),
-        accelerate=candidate.vllm.pins.get("accelerate"),
-        modelscope=candidate.vllm.pins.get("modelscope"),
-        pins=candidate.vllm.pins,
-        resolved_before=candidate.vllm.resolved_before or None,
         flags=flags.for_gpus(host, fit),
-        environment=flags.environment(candidate),
+        environment=flags.environment(stack.candidate),
         memory=fit,
-        warnings=(*stack.risks, *notices),
-        why=(),
+        warnings=(*stack.risks, *_notices(host, choice)),
+        why=reasons(host, stack.candidate, choice, fit),
+        **processor.pins(host, stack.candidate),
     )
+
+
+def _notices(host: Host, choice: DriverChoice) -> Iterable[str]:
+    """What the operator should know of the host and the model, whatever stack is chosen."""
+    yield from (gpu.note for gpu in host.cards if gpu.note)
+    if choice.action == "keep":
+        yield from driver.warnings_of_kept(host.machine, choice.version or "")
+    elif choice.repository is None and host.machine.os:
+        yield f"NVIDIA keeps no driver repository for {host.machine.os}: the driver comes from its runfile."
+    yield from processor.notices(host)
+    if host.model and any(not gpu.memory_verified for gpu in host.cards):
+        names = ", ".join(gpu.name for gpu in host.cards if not gpu.memory_verified)
+        yield f"What CUDA sees of the memory of {names} is estimated."
 
 
 def _on_cpu(host: Host) -> Decision | Refusal:
-    chosen = choose(host, CPU)
-    if isinstance(chosen, Refusal):
-        return chosen
-    candidate = chosen.candidate
-    return Decision(
-        accelerator="cpu",
-        engine="vllm",
-        driver=None,
-        cuda_tag=CPU,
-        torch=candidate.torch_version,
-        torch_index=candidate.torch_build.url,
-        vllm=candidate.vllm_version,
-        vllm_index=candidate.build.url,
-        python=_python(candidate, host.wish),
-        transformers=candidate.vllm.pins.get("transformers"),
-        accelerate=candidate.vllm.pins.get("accelerate"),
-        modelscope=candidate.vllm.pins.get("modelscope"),
-        pins=candidate.vllm.pins,
-        resolved_before=candidate.vllm.resolved_before or None,
-        flags=flags.for_cpu(host),
-        environment={},
-        memory=None,
-        warnings=chosen.risks,
-        why=(),
-    )
+    stack = choose(host, CPU)
+    if isinstance(stack, Refusal):
+        return stack
+    return processor.decide(host, stack.candidate, stack.risks)

@@ -15,7 +15,8 @@ _ABSENT = re.compile(r"^(n/?a|not found|unknown.*|\[.*\]|requested functionality
 
 @dataclass(frozen=True)
 class SmiGpu:
-    """One GPU. `pci_device_id` as "10de:26b9"; `memory_mib` what the board has, before any MIG partition.
+    """One GPU. `pci_device_id` as "10de:26b9"; `memory_mib` what the board has, before any MIG
+    partition, and `reserved_mib` what the driver keeps of it.
 
     `mig` is True when the card is cut into instances, False when it is whole, None when it cannot be cut.
     `compute_capability` is the catalogue's where the output does not have it, None where neither knows.
@@ -25,6 +26,7 @@ class SmiGpu:
     uuid: str | None
     pci_device_id: str | None
     memory_mib: int | None
+    reserved_mib: int | None
     compute_capability: str | None
     mig: bool | None
 
@@ -93,6 +95,7 @@ def _gpu(element: ElementTree.Element) -> SmiGpu:
         uuid=_text(element, "uuid"),
         pci_device_id=device,
         memory_mib=_mebibytes(_text(element, "fb_memory_usage/total")),
+        reserved_mib=_mebibytes(_text(element, "fb_memory_usage/reserved")),
         compute_capability=_capability(element) or _from_catalogue(device, name),
         mig=_mig(element),
     )

@@ -1,0 +1,118 @@
+"""A model's facts from its hub, without its weights: config.json and safetensors headers, by HTTP range."""
+
+import re
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+
+from plan import checkpoint
+from plan.errors import PlanError
+from plan.models import ModelFacts
+
+DEFAULT_ENDPOINT = "https://www.modelscope.cn"
+DEFAULT_REVISION = "master"
+_TIMEOUT_SECONDS = 20.0
+# Headers are tens of kilobytes: the first range usually has all of one.
+_FIRST_RANGE_BYTES = 262_144
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+
+def is_model_id(text: str) -> bool:
+    """Whether a text is a hub id, `organisation/name`, without signs that a shell or URL would read."""
+    return bool(_ID.fullmatch(text))
+
+
+class Hub:
+    """A ModelScope hub. Use it as a context manager."""
+
+    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, revision: str = DEFAULT_REVISION) -> None:
+        self._endpoint = endpoint.rstrip("/")
+        self._revision = revision
+        self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=True)
+
+    def __enter__(self) -> "Hub":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def facts(self, model_id: str) -> ModelFacts:
+        """The facts of a model.
+
+        Raises:
+            PlanError: the hub cannot be reached, has no such model, or its files are no such model.
+        """
+        if not is_model_id(model_id):
+            raise PlanError([f"{model_id!r} is no hub id. Write it as organisation/name."])
+        names = [file["Path"] for file in self._files(model_id)]
+        weights = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+        if not weights:
+            raise PlanError([f"{model_id}: {self._endpoint} has no *.safetensors of it."])
+        where = f"{self._endpoint}: {model_id}/config.json"
+        config = checkpoint.parse_config(self._fetch(model_id, "config.json").decode(), where)
+        return checkpoint.facts(model_id, config, self._headers(model_id, weights), self._endpoint)
+
+    def _headers(self, model_id: str, names: list[str]) -> Iterator[checkpoint.Header]:
+        for name in names:
+            where = f"{self._endpoint}: {model_id}/{name}"
+            start = self._fetch(model_id, name, 0, _FIRST_RANGE_BYTES)
+            length = checkpoint.header_length(start[: checkpoint.LENGTH_BYTES], where)
+            end = checkpoint.LENGTH_BYTES + length
+            if end > len(start):
+                start += self._fetch(model_id, name, len(start), end)
+            yield checkpoint.parse_header(start[checkpoint.LENGTH_BYTES : end], where)
+
+    def _files(self, model_id: str) -> list[dict[str, Any]]:
+        query = urlencode({"Revision": self._revision, "Recursive": "True"})
+        response = self._get(f"/api/v1/models/{model_id}/repo/files?{query}", model_id)
+        try:
+            files = response.json()["Data"]["Files"]
+            return [file for file in files if file.get("Type") != "tree"]
+        except (ValueError, KeyError, TypeError):
+            raise PlanError([f"{self._endpoint}: its file list of {model_id} is no such list."]) from None
+
+    def _fetch(self, model_id: str, path: str, start: int = 0, end: int | None = None) -> bytes:
+        """Bytes `start` to `end` (exclusive) of a file; a server that ignores ranges is cut off."""
+        query = urlencode({"Revision": self._revision, "FilePath": path})
+        headers = {"Range": f"bytes={start}-{end - 1}"} if end is not None else {}
+        url = f"{self._endpoint}/api/v1/models/{model_id}/repo?{query}"
+        try:
+            with self._client.stream("GET", url, headers=headers) as response:
+                self._check(response, model_id)
+                skip = start if response.status_code == httpx.codes.OK else 0
+                return _take(response, skip, None if end is None else end - start)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+
+    def _get(self, path: str, model_id: str) -> httpx.Response:
+        try:
+            response = self._client.get(self._endpoint + path)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+        self._check(response, model_id)
+        return response
+
+    def _check(self, response: httpx.Response, model_id: str) -> None:
+        if response.status_code == httpx.codes.NOT_FOUND:
+            raise PlanError([f"{self._endpoint} has no {model_id} at revision {self._revision}."])
+        if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+            raise PlanError([f"{self._endpoint} answered {response.status_code} for {model_id}."])
+
+    def _unreachable(self, error: httpx.HTTPError) -> PlanError:
+        return PlanError(
+            [f"{self._endpoint} cannot be reached ({error}). Give the model's directory instead of its id."]
+        )
+
+
+def _take(response: httpx.Response, skip: int, count: int | None) -> bytes:
+    taken = bytearray()
+    for chunk in response.iter_bytes():
+        taken += chunk
+        if count is not None and len(taken) >= skip + count:
+            break
+    return bytes(taken[skip:] if count is None else taken[skip : skip + count])
