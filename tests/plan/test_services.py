@@ -1,0 +1,76 @@
+"""A service's address, flags and variables."""
+
+import dataclasses
+from typing import Any
+
+from plan import settings
+from plan.decide import plan_host
+from plan.host import ServicePlan
+from plan.probe import PciDevice, parse
+from tests import probes
+
+BARE = parse(probes.answer(probes.BARE))
+DUAL = dataclasses.replace(BARE, addresses=("10.44.0.11", "10.1.7.3", "fd00::2"))
+MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+H100 = PciDevice("0000:18:00.0", "0x2330", "0x030200")
+
+
+def service(*layers: dict[str, Any], **settings_of_service: Any) -> ServicePlan:
+    one = {"serve": {"chat": {"model": MODEL} | settings_of_service}}
+    return plan_host("gpu-1", settings.read([one, *layers]), DUAL).services[0]
+
+
+def access(listen: str) -> dict[str, Any]:
+    return {"access": {"listen": listen, "api_key_env": "KEY"}}
+
+
+def test_the_hosts_address_in_the_network_is_taken_whatever_its_place() -> None:
+    assert service(access("10.1.0.0/16")).address == "10.1.7.3"
+
+
+def test_an_ipv6_network_gives_a_url_that_clients_understand() -> None:
+    found = service(access("fd00::/8"))
+    assert (found.address, found.url) == ("fd00::2", "http://[fd00::2]:8000")
+
+
+def test_an_address_is_taken_as_it_is_written_though_the_probe_did_not_see_it() -> None:
+    assert service(access("192.0.2.9")).address == "192.0.2.9"
+    assert service(access("192.0.2.9/32")).address == "192.0.2.9"
+
+
+def test_loopback_needs_no_key_and_every_other_address_does() -> None:
+    assert not service().needs_key
+    assert not service(access("::1")).needs_key
+    assert service(access("0.0.0.0")).needs_key
+    assert service(access("10.1.0.0/16")).needs_key
+
+
+def test_the_operators_flags_win_over_decided_ones_and_the_rest_stays() -> None:
+    decided = service().flags
+    found = service(flags={"kv-cache-memory-bytes": 1024, "enable-prefix-caching": False}).flags
+    assert found == dict(decided) | {"kv-cache-memory-bytes": 1024, "enable-prefix-caching": False}
+
+
+def test_decided_flags_are_spelled_as_the_operator_would_spell_them() -> None:
+    gpu = dataclasses.replace(BARE, pci=(H100,), driver="580.65.06")
+    wish = {"serve": {"chat": {"model": MODEL, "max_model_len": 4096}}}
+    (found,) = plan_host("gpu-1", settings.read([wish]), gpu).services
+    assert found.flags["max-model-len"] == 4096
+    assert not [name for name in found.flags if "_" in name]
+
+
+def test_clients_ask_for_the_model_id_unless_another_name_is_set() -> None:
+    assert service().served_name == MODEL
+    assert service(served_name="chat").served_name == "chat"
+
+
+def test_nothing_is_sent_home_and_no_hub_is_asked_while_serving() -> None:
+    variables = service().environment
+    for name in ("DO_NOT_TRACK", "VLLM_NO_USAGE_STATS", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        assert variables[name] == "1"
+
+
+def test_each_service_has_a_cache_of_its_own() -> None:
+    both = {"serve": {"a": {"model": MODEL}, "b": {"model": MODEL}}}
+    homes = {found.environment["HOME"] for found in plan_host("h", settings.read([both]), BARE).services}
+    assert homes == {"/var/cache/bringup/vllm-a", "/var/cache/bringup/vllm-b"}
