@@ -6,9 +6,7 @@ fails, and the checks that stand on it are skipped with that cause. Nothing on a
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,11 +16,13 @@ from tests.verify import inventory
 # isort: split
 import testinfra.host
 
+from ops.files import Directory
 from plan.host import EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
 from plan.probe import InstalledEnvironment, Probe
 from tests.verify import fleet
 from tests.verify.api import Api
-from tests.verify.evidence import Evidence
+from tests.verify.cases import Case, cases
+from tests.verify.evidence import MODULES, Evidence
 from tests.verify.fleet import Planned, Subject
 
 # The order of a host's bring-up is the order of its proof.
@@ -30,52 +30,6 @@ ROLES = ("test_host", "test_conda", "test_torch", "test_models", "test_vllm", "t
 SUBJECTS = pytest.StashKey[list[Subject]]()
 TOLD = pytest.StashKey[list[str]]()
 USAGE = "no inventory given: pytest tests/verify --inventory inventories/prod.py"
-
-
-@dataclass(frozen=True)
-class Case:
-    """What one check is about: a host, and a part of its plan."""
-
-    subject: Subject
-    part: Any
-    name: str
-
-
-def _environments(plan: HostPlan) -> Iterable[tuple[Any, str]]:
-    if plan.environment:
-        yield plan.environment, plan.environment.name
-
-
-def _pins(plan: HostPlan) -> Iterable[tuple[Any, str]]:
-    parts = plan.environment.pins if plan.environment else {}
-    for pins in parts.values():
-        for name, version in pins.items():
-            yield (name, version), f"{name} {version}"
-
-
-def _models(plan: HostPlan) -> Iterable[tuple[Any, str]]:
-    for model in plan.models:
-        yield model, f"{model.model} @ {model.revision}"
-
-
-def _services(plan: HostPlan) -> Iterable[tuple[Any, str]]:
-    for service in plan.services:
-        if service.engine == "vllm":
-            yield service, f"{service.name} {service.served_name} on {service.port}"
-
-
-def _guarded(plan: HostPlan) -> Iterable[tuple[Any, str]]:
-    return ((service, name) for service, name in _services(plan) if service.needs_key)
-
-
-# A test that takes an argument of this name runs once for each of these parts of a plan.
-PARTS: Mapping[str, Callable[[HostPlan], Iterable[tuple[Any, str]]]] = {
-    "guarded_service": _guarded,
-    "service": _services,
-    "model": _models,
-    "pin": _pins,
-    "environment": _environments,
-}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -114,18 +68,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if SUBJECTS not in metafunc.config.stash:
         pytest.exit(USAGE, returncode=2)
-    asked = next((name for name in PARTS if name in metafunc.fixturenames), None)
-    cases = list(_cases(metafunc.config.stash[SUBJECTS], asked, "subject" in metafunc.fixturenames))
-    metafunc.parametrize("case", cases, ids=[case.name for case in cases])
-
-
-def _cases(subjects: list[Subject], asked: str | None, also_problems: bool) -> Iterable[Case]:
-    for subject in subjects:
-        if asked and subject.planned:
-            for part, name in PARTS[asked](subject.planned.plan):
-                yield Case(subject, part, f"{subject.name} {name}")
-        elif not asked and (subject.planned or also_problems):
-            yield Case(subject, None, subject.name)
+    found = list(cases(metafunc.config.stash[SUBJECTS], metafunc.fixturenames))
+    metafunc.parametrize("case", found, ids=[case.name for case in found])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -142,16 +86,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _case(item: pytest.Item) -> Case | None:
-    case = (
-        item.callspec.params.get("case")
-        if isinstance(item, pytest.Function) and _parametrised(item)
-        else None
-    )
+    parameters = getattr(item, "callspec", None)
+    case = parameters.params.get("case") if parameters else None
     return case if isinstance(case, Case) else None
-
-
-def _parametrised(item: pytest.Function) -> bool:
-    return hasattr(item, "callspec")
 
 
 def _of_nothing(item: pytest.Item) -> bool:
@@ -243,10 +180,30 @@ def installed(environment: EnvironmentPlan, case: Case, probe: Probe) -> Install
 
 
 @pytest.fixture
+def directory(case: Case) -> Directory:
+    """A directory that every host has."""
+    assert isinstance(case.part, Directory)
+    return case.part
+
+
+@pytest.fixture
 def pin(case: Case) -> tuple[str, str]:
     """A planned Python package and its version."""
     name, version = case.part
     return name, version
+
+
+@pytest.fixture
+def torch(pin: tuple[str, str]) -> str:
+    """The planned version of torch."""
+    return pin[1]
+
+
+@pytest.fixture
+def module(pin: tuple[str, str]) -> tuple[str, str]:
+    """The module of a planned Python package that is tried by its import, and its version."""
+    name, version = pin
+    return MODULES[name], version
 
 
 @pytest.fixture
@@ -270,6 +227,12 @@ def guarded_service(service: ServicePlan) -> ServicePlan:
 
 
 @pytest.fixture
+def guarded_services(case: Case) -> list[ServicePlan]:
+    """All of a host's planned services that ask for the key."""
+    return list(case.part)
+
+
+@pytest.fixture
 def serving(service: ServicePlan, case: Case, evidence: Evidence) -> ServicePlan:
     """A planned service whose unit is active."""
     state = evidence.unit(service.unit).get("ActiveState") or "not there"
@@ -279,13 +242,20 @@ def serving(service: ServicePlan, case: Case, evidence: Evidence) -> ServicePlan
 
 
 @pytest.fixture
-def api(serving: ServicePlan, planned: Planned) -> Iterable[Api]:
+def api(serving: ServicePlan, planned: Planned) -> Iterator[Api]:
     """The service's API, as a client reaches it from here."""
     with Api.of(serving, planned.connection, planned.key) as opened:
         yield opened
 
 
 @pytest.fixture
-def tell(pytestconfig: pytest.Config, case: Case) -> Callable[[str], None]:
-    """Adds a line to the end of the report."""
-    return lambda text: pytestconfig.stash[TOLD].append(f"{case.subject.name}: {text}")
+def tell(
+    pytestconfig: pytest.Config, case: Case, record_testsuite_property: Callable[[str, object], None]
+) -> Callable[[str], None]:
+    """Adds a line about the host to the end of the report, and to the JUnit file."""
+
+    def add(text: str) -> None:
+        pytestconfig.stash[TOLD].append(f"{case.subject.name}: {text}")
+        record_testsuite_property(case.subject.name, text)
+
+    return add

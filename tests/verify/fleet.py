@@ -70,6 +70,11 @@ def _consider(host: Host) -> Subject:
         return Subject(host.name, problem=str(error))
     except (OSError, EOFError, SSHException) as error:
         return Subject(host.name, problem=f"{host.name}: the connection broke: {error}. Run again.")
+    except Exception as error:
+        # as in a deploy, a defect of ours costs the host that shows it, not the fleet
+        return Subject(
+            host.name, problem=f"{host.name}: a defect ({type(error).__name__}: {error}). Report it."
+        )
 
 
 def _plan(host: Host) -> Planned:

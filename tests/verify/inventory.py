@@ -2,12 +2,18 @@
 
 import fnmatch
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-# first of all: pyinfra's command line makes the standard library cooperative when it is imported
-from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
-from pyinfra_cli.util import exec_file  # type: ignore[import-untyped]
+from gevent.monkey import MonkeyPatchWarning
+
+# pyinfra's command line makes the standard library cooperative when it is imported, so it comes first. What
+# pytest's plugins imported before it is left as it was; none of them opens a connection of ours.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", MonkeyPatchWarning)
+    from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
+    from pyinfra_cli.util import exec_file  # type: ignore[import-untyped]
 
 # isort: split
 import click

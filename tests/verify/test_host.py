@@ -7,15 +7,9 @@ from ops.packages import missing
 from plan.host import HostPlan
 from plan.probe import Probe
 from tests.verify.evidence import Evidence
+from tests.verify.files import difference
 from tests.verify.fleet import Subject
 
-DIRECTORIES = (
-    Directory("/etc/bringup"),
-    Directory("/opt/bringup"),
-    Directory("/opt/bringup/downloads"),
-    Directory("/var/lib/bringup", mode="750", owner="bringup:bringup"),
-    Directory("/srv/models", owner="bringup:bringup"),
-)
 # Members of these groups are root, or can become it.
 PRIVILEGED_GROUPS = {"root", "sudo", "wheel", "adm", "docker", "lxd", "disk", "shadow"}
 
@@ -46,13 +40,9 @@ def test_service_user_is_unprivileged(plan: HostPlan, evidence: Evidence) -> Non
     assert not groups & PRIVILEGED_GROUPS, f"{plan.user} is in {', '.join(groups & PRIVILEGED_GROUPS)}"
 
 
-@pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda directory: directory.path)
-def test_directory_has_its_owner_and_mode(probe: Probe, directory: Directory) -> None:
-    there = probe.paths.get(directory.path)
-    assert not directory.differs(there), (
-        f"{directory.path} shall be {directory.owner} {directory.mode}, is "
-        + (f"{there.owner} {there.mode}" if there else "not there")
-    )
+def test_directory_has_its_owner_and_mode(directory: Directory, probe: Probe) -> None:
+    wrong = difference(directory, probe.paths.get(directory.path))
+    assert not wrong, wrong
 
 
 def test_nothing_is_left_of_what_shall_be_absent(plan: HostPlan, evidence: Evidence) -> None:

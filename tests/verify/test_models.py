@@ -2,9 +2,13 @@
 
 import pytest
 
+from ops.files import File
+from ops.render import render
 from plan.host import HostPlan, ModelPlan
 from plan.probe import MANIFEST, Probe
+from roles.models.deploy import FETCH
 from tests.verify.evidence import Entry, Evidence
+from tests.verify.files import difference
 
 
 @pytest.fixture
@@ -70,3 +74,8 @@ def test_only_its_owner_may_write_to_the_model(
         if int(entry.mode, 8) & 0o022 or entry.owner not in (0, evidence.user_id)
     ]
     assert not loose, f"others than root and {plan.user} may write: {', '.join(loose)}"
+
+
+def test_download_program_is_ours(model: ModelPlan, probe: Probe) -> None:
+    wrong = difference(File(FETCH, render("models/fetch_model.py"), mode="755"), probe.paths.get(FETCH))
+    assert not wrong, f"{model.model}: {wrong}"

@@ -3,35 +3,37 @@
 import pytest
 
 from ops.files import Directory, File
-from plan.host import HostPlan, ServicePlan
+from plan.host import ServicePlan
 from plan.probe import Probe
 from roles.vllm.deploy import CREDENTIALS
 from tests.verify.evidence import KEY_FILE, Evidence
+from tests.verify.files import difference
 from tests.verify.fleet import Planned
 
 
 @pytest.fixture
-def searched(guarded_service: ServicePlan, evidence: Evidence) -> Evidence:
-    """The evidence, when the host's key could be looked for."""
+def searched(guarded_services: list[ServicePlan], evidence: Evidence) -> Evidence:
+    """The evidence, where the key of the host could be looked for."""
+    assert guarded_services
     if "key_searched" not in evidence.blocks:
         pytest.skip(f"{KEY_FILE} holds no key")
     return evidence
 
 
-def test_key_directory_and_file_are_root_s_alone(guarded_service: ServicePlan, probe: Probe) -> None:
-    for wanted in (Directory(CREDENTIALS, mode="700"), File(KEY_FILE, "", mode="600")):
-        there = probe.paths.get(wanted.path)
-        assert there, f"there is no {wanted.path}, and {guarded_service.unit} reads its key from there"
-        assert (there.mode, there.owner) == (wanted.mode, wanted.owner), (
-            f"{wanted.path} is {there.owner} {there.mode}"
-        )
+def test_key_lies_in_root_s_directory(guarded_services: list[ServicePlan], probe: Probe) -> None:
+    assert guarded_services
+    wrong = difference(Directory(CREDENTIALS, mode="700"), probe.paths.get(CREDENTIALS))
+    assert not wrong, wrong
 
 
-def test_key_is_the_one_of_the_settings(guarded_service: ServicePlan, planned: Planned, probe: Probe) -> None:
-    assert planned.key, f"{guarded_service.unit} needs a key, and the settings have none"
-    wanted = File(KEY_FILE, f"VLLM_API_KEY={planned.key.get_secret_value()}\n", mode="600")
-    same = not wanted.differs(probe.paths.get(KEY_FILE))
-    assert same, f"{KEY_FILE} does not hold the settings' key: deploy again"
+def test_key_is_that_of_the_settings_for_root_s_eyes(
+    guarded_services: list[ServicePlan], planned: Planned, probe: Probe
+) -> None:
+    assert planned.key, f"{guarded_services[0].unit} needs a key, and the settings have none"
+    text = f"VLLM_API_KEY={planned.key.get_secret_value()}\n"
+    wrong = difference(File(KEY_FILE, text, mode="600"), probe.paths.get(KEY_FILE))
+    del text
+    assert not wrong, wrong
 
 
 def test_key_file_is_unreadable_for_others(searched: Evidence) -> None:
@@ -44,21 +46,16 @@ def test_key_is_in_no_command_line(searched: Evidence) -> None:
     assert not shown, f"every user can read the key in the command line of {', '.join(shown)}"
 
 
-def test_key_is_in_the_environment_of_services_alone(
-    plan: HostPlan, guarded_service: ServicePlan, searched: Evidence
+def test_key_is_in_the_environment_of_its_services_alone(
+    guarded_services: list[ServicePlan], searched: Evidence
 ) -> None:
-    ours = {
-        process.pid
-        for service in plan.services
-        if service.needs_key
-        for process in searched.processes(service.unit)
-    }
+    theirs = {process.pid for service in guarded_services for process in searched.processes(service.unit)}
     others = [
         f"{process.name} (pid {process.pid})"
         for process in searched.holders_of_key("environments")
-        if process.pid not in ours
+        if process.pid not in theirs
     ]
-    assert not others, f"beside {guarded_service.unit} the key is in the environment of {', '.join(others)}"
+    assert not others, f"the key is in the environment of {', '.join(others)} too"
 
 
 def test_key_is_in_no_journal(searched: Evidence) -> None:
@@ -71,5 +68,6 @@ def test_key_is_in_no_unit_property(searched: Evidence) -> None:
     assert not lines, f"every user can read the key with `systemctl show`: it is in {lines} properties"
 
 
-def test_key_lies_in_its_file_alone(searched: Evidence) -> None:
-    assert searched.lines("key_in_files") == [KEY_FILE]
+def test_key_stands_in_its_file_alone(searched: Evidence) -> None:
+    found = searched.lines("key_in_files")
+    assert found == [KEY_FILE], f"the key stands in {', '.join(found) or 'no file'}"

@@ -10,10 +10,11 @@ from packaging.version import Version
 from ops.files import File
 from ops.render import render
 from plan import smi
-from plan.host import EnvironmentPlan, HostPlan
+from plan.host import HostPlan
 from plan.probe import InstalledEnvironment, Probe
 from roles.torch.deploy import CHECK
-from tests.verify.evidence import MODULES, Evidence
+from tests.verify.evidence import Evidence
+from tests.verify.files import difference
 
 
 @pytest.fixture
@@ -33,36 +34,37 @@ def figures(installed: InstalledEnvironment, evidence: Evidence) -> dict[str, An
     return dict(json.loads(words.splitlines()[-1]))
 
 
-def test_package_imports_and_says_its_planned_version(pin: tuple[str, str], imports: dict[str, str]) -> None:
-    name, version = pin
-    if name not in MODULES:
-        pytest.skip(f"{name} is proved by its record and its service")
-    assert imports.get(MODULES[name]) == version, f"import {MODULES[name]}: {imports.get(MODULES[name])}"
+def test_package_imports_and_says_its_planned_version(
+    module: tuple[str, str], imports: dict[str, str]
+) -> None:
+    name, version = module
+    assert imports.get(name) == version, f"import {name}: {imports.get(name)}, planned is {version}"
 
 
-def test_check_program_is_ours(environment: EnvironmentPlan, probe: Probe) -> None:
-    wanted = File(CHECK, render("torch/check_torch.py"), mode="755")
-    assert not wanted.differs(probe.paths.get(CHECK)), f"{CHECK} is not as written for {environment.name}"
+def test_check_program_is_ours(torch: str, probe: Probe) -> None:
+    wrong = difference(File(CHECK, render("torch/check_torch.py"), mode="755"), probe.paths.get(CHECK))
+    assert not wrong, f"torch {torch} is checked by another program: {wrong}"
 
 
-def test_torch_multiplies_matrices_rightly(installed: InstalledEnvironment, evidence: Evidence) -> None:
-    assert installed.conda
+def test_torch_multiplies_matrices_rightly(
+    torch: str, installed: InstalledEnvironment, evidence: Evidence
+) -> None:
     status, words = evidence.torch
-    assert status == 0, words[-600:]
+    assert status == 0, f"torch {torch} among {len(installed.distributions)} packages: {words[-600:]}"
 
 
-def test_torch_has_the_planned_cuda(environment: EnvironmentPlan, figures: dict[str, Any]) -> None:
+def test_torch_has_the_planned_cuda(torch: str, figures: dict[str, Any]) -> None:
     """The local part of a torch version is its CUDA tag: 2.9.0+cu128 was built with CUDA 12.8."""
-    tag = Version(environment.pins["torch"]["torch"]).local or ""
+    tag = Version(torch).local
     built = f"cu{figures['cuda'].replace('.', '')}" if figures["cuda"] else "cpu"
     assert built == (tag or built), f"torch was built with {built}, planned is {tag}"
 
 
 def test_torch_computed_on_every_gpu(
-    plan: HostPlan, probe: Probe, figures: dict[str, Any], tell: Callable[[str], None]
+    torch: str, plan: HostPlan, probe: Probe, figures: dict[str, Any], tell: Callable[[str], None]
 ) -> None:
     devices = [device["device"] for device in figures["devices"]]
     gpus = len(smi.parse(probe.smi).gpus) if plan.accelerator == "cuda" else 0
     assert devices == ([f"cuda:{index}" for index in range(gpus)] or ["cpu"])
     for device in figures["devices"]:
-        tell(f"{device['device']} ({device['name']}) multiplies at {device['gflops']:.0f} GFLOP/s")
+        tell(f"{device['device']} ({device['name']}): {device['gflops']:.0f} GFLOP/s with torch {torch}")
