@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping
 
 from ops.task import Task
+from plan.apt import LISTS
 
 APT = "apt-get --quiet --assume-yes --no-install-recommends -o DPkg::Lock::Timeout=600"
 DNF = "dnf --quiet --assumeyes --setopt=install_weak_deps=False"
@@ -31,5 +32,8 @@ def install_task(
     else:
         # an index may be missing, or older than the packages that the mirror still has
         apt = f"{APT} {shlex.join(apt_options)}".strip()
-        script = f"dpkg --configure -a\n{apt} install {names} || {{ {apt} update && {apt} install {names}; }}"
+        script = (
+            f"dpkg --configure -a\nmkdir -p {LISTS}\n"
+            f"{apt} install {names} || {{ {apt} update && {apt} install {names}; }}"
+        )
     return Task(name, f"installing {', '.join(packages)}", script, {"DEBIAN_FRONTEND": "noninteractive"})

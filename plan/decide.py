@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from plan import gpus, packages, resolve, smi, sources
+from plan import apt, gpus, packages, resolve, smi, sources
 from plan.answer import Decision, Machine, Refusal, Wish
 from plan.errors import PlanError
 from plan.gpus import Gpu
@@ -48,6 +48,7 @@ def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
         driver=_driver(stack),
         package_manager=manager,
         base_packages=BASE_PACKAGES[manager],
+        apt_sources=apt.source_list(settings.sources.apt, probe) if settings.sources.apt else None,
         user=USER,
         environment=environment,
         models=tuple(_models(settings, services)),

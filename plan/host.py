@@ -149,6 +149,7 @@ class HostPlan:
     driver: str
     package_manager: str
     base_packages: tuple[str, ...]
+    apt_sources: str | None
     user: str
     environment: EnvironmentPlan | None
     models: tuple[ModelPlan, ...]

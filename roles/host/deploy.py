@@ -6,14 +6,23 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from ops import files, packages, task
+from plan import apt
 from plan.host import BYTECODE, HostPlan
 from plan.probe import Probe
 
 
 def prepare(plan: HostPlan, probe: Probe) -> None:
     """Installs the base packages, makes the unprivileged user and our directories."""
+    options: tuple[str, ...] = ()
+    if plan.apt_sources:
+        options = apt.options()
+        files.write(
+            files=[files.File(apt.SOURCE_LIST, plan.apt_sources)],
+            seen=probe.paths,
+            name="Write the package sources",
+        )
     task.run(
-        task=packages.install_task("packages", plan.base_packages, plan.package_manager),
+        task=packages.install_task("packages", plan.base_packages, plan.package_manager, options),
         needed=bool(packages.missing(plan.base_packages, probe.packages)),
         name="Install the base packages",
     )
