@@ -39,7 +39,7 @@ def wait(
         try:
             text = remote.run(look).text
         except CONNECTION_ERRORS as error:
-            say(remote, label, f"the connection broke ({error or type(error).__name__}).", logger.error)
+            say(remote, label, f"the connection broke ({str(error) or type(error).__name__}).", logger.error)
             say(remote, label, "the work goes on on the host; run again to join it.", logger.error)
             return False
         now = time.monotonic()
