@@ -1,6 +1,7 @@
 """The fleet's plans as tables: one per distinct plan, with reasons and warnings."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from plan import settings, show
 from plan.decide import plan_host
@@ -13,7 +14,7 @@ H100 = dataclasses.replace(BARE, pci=(PciDevice("0000:18:00.0", "0x2330", "0x030
 ONE = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}}
 
 
-def plan(host: str, *layers: dict[str, object], gpu: bool = False) -> HostPlan:
+def plan(host: str, *layers: Mapping[str, object], gpu: bool = False) -> HostPlan:
     return plan_host(host, settings.read([ONE, *layers]), H100 if gpu else BARE)
 
 

@@ -33,8 +33,8 @@ def words(value: str) -> list[str]:
     while position < len(value.rstrip()):
         match = WORD.match(value, position)
         assert match, f"systemd would not read {value[position:]!r}"
+        assert match[3] != ";", "systemd takes a lone ; for the end of a command"
         text = next(group for group in match.groups() if group is not None)
-        assert text != ";", "systemd takes a lone ; for the end of a command"
         found.append(_plain(text))
         position = match.end()
     return found

@@ -1,0 +1,128 @@
+"""The vLLM unit as systemd reads it, and words that systemd hands on as they are."""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from ops.render import render, unit_word
+from plan import host, settings
+from plan.decide import plan_host
+from plan.probe import parse
+from roles.vllm import deploy as vllm
+from tests import probes
+from tests.roles.systemd_words import settings as unit_settings
+from tests.roles.systemd_words import words
+
+BARE = parse(probes.answer(probes.BARE))
+FLAGS = {
+    "override-generation-config": '{"temperature": 0.5}',
+    "max-num-seqs": 8,
+    "enable-log-requests": False,
+}
+ACCESS = {"access": {"listen": "10.44.0.0/24", "api_key_env": "KEY"}}
+
+
+def unit(*layers: Mapping[str, object]) -> str:
+    wanted = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct", "flags": FLAGS}}}
+    plan = plan_host("gpu-1", settings.read([wanted, *layers]), BARE)
+    assert plan.environment
+    return vllm._unit(plan, plan.environment, plan.services[0])
+
+
+def value(text: str, name: str) -> str:
+    (found,) = [found for _, setting, found in unit_settings(text) if setting == name]
+    return found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain",
+        "a b",
+        '{"a": 1}',
+        "100%",
+        "50%% off",
+        "back\\slash",
+        'say "x"',
+        "it's",
+        "",
+        "a;b",
+        ";",
+        "#x",
+        "tab\there",
+    ],
+)
+def test_a_word_reaches_the_program_as_it_is(text: str) -> None:
+    assert words(f"prog {unit_word(text)} next") == ["prog", text, "next"]
+
+
+@pytest.mark.parametrize("text", ["a\nb", "$HOME", "${HOME}", "a\0b"])
+def test_what_no_unit_can_hold_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="a unit cannot hold"):
+        unit_word(text)
+
+
+def test_a_template_that_asks_for_what_is_not_given_fails() -> None:
+    with pytest.raises(Exception, match="undefined"):
+        render("conda/uv.txt.j2")
+
+
+class TestTheVllmUnit:
+    def test_is_active_only_when_the_model_has_answered(self) -> None:
+        text = unit()
+        assert value(text, "Type") == "exec"
+        _, ready, url, name, seconds = words(value(text, "ExecStartPost"))
+        assert (ready, url, name) == (vllm.READY, "http://127.0.0.1:8000", "Qwen/Qwen2.5-0.5B-Instruct")
+        assert int(value(text, "TimeoutStartSec")) > int(seconds)
+
+    def test_gives_up_after_three_failed_starts_however_long_they_take(self) -> None:
+        text = unit()
+        starts = int(value(text, "StartLimitBurst"))
+        assert int(value(text, "StartLimitIntervalSec")) > starts * int(value(text, "TimeoutStartSec"))
+
+    def test_hands_flags_over_as_vllm_reads_them(self) -> None:
+        command = words(value(unit(), "ExecStart"))
+        at = command.index("--override-generation-config")
+        assert command[at : at + 5] == [
+            *("--override-generation-config", '{"temperature": 0.5}'),
+            *("--max-num-seqs", "8", "--no-enable-log-requests"),
+        ]
+
+    def test_changes_with_the_pins_it_runs_on(self) -> None:
+        other = unit({"environment": {"packages": ["langfuse==3.0.0"]}})
+        assert value(unit(), "X-Bringup-Pins") != value(other, "X-Bringup-Pins")
+
+    def test_gets_the_key_from_a_file_of_roots_and_only_when_there_is_one(self) -> None:
+        assert "EnvironmentFile" not in unit()
+        assert value(unit(ACCESS), "EnvironmentFile") == f"{vllm.CREDENTIALS}/api-key.env"
+
+    def test_runs_as_nobody_special_and_may_write_its_cache_only(self) -> None:
+        text = unit()
+        assert value(text, "User") == "bringup"
+        assert (value(text, "ProtectSystem"), value(text, "CacheDirectory")) == (
+            "strict",
+            "bringup/vllm-chat",
+        )
+        assert value(text, "CapabilityBoundingSet") == ""
+
+    @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze on this machine")
+    def test_is_a_unit_that_systemd_has_nothing_against(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(host, "CONDA_PREFIX", str(tmp_path))
+        programs = tmp_path / "envs/serve/bin"
+        programs.mkdir(parents=True)
+        for name in ("vllm", "python"):
+            (programs / name).symlink_to("/bin/true")
+        path = tmp_path / "vllm-chat.service"
+        path.write_text(unit(ACCESS))
+        done = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
