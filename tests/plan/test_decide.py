@@ -1,12 +1,13 @@
 """What each kind of host gets, or the one sentence (setting, fact, fix) that says why it gets nothing."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.version import Version
 
-from plan import settings
+from plan import gpus, settings, smi
 from plan.decide import plan_host
 from plan.errors import PlanError
 from plan.host import HostPlan
@@ -259,6 +260,58 @@ def test_further_packages_are_pinned_beside_torch() -> None:
     assert plan.environment.pins["torch"]["langfuse"] == "3.0.0"
 
 
-@pytest.mark.xfail(strict=True, reason="the model's memory is not compared with a host that has no GPU")
-def test_a_model_larger_than_the_hosts_memory_is_refused() -> None:
-    assert refusals(dataclasses.replace(BARE, memory_gib=2.0), {"serve": {"big": {"model": LARGE}}})
+def test_a_model_larger_than_the_hosts_memory_is_refused_with_its_figures() -> None:
+    (sentence, *_) = refusals(dataclasses.replace(BARE, memory_gib=2.0), {"serve": {"big": {"model": LARGE}}})
+    assert sentence.startswith("serve.big: ")
+    assert "GiB" in sentence
+
+
+CAPTURES = Path(__file__).with_name("captures")
+
+
+def with_driver(capture: str, **renamed: str) -> Probe:
+    """A host whose nvidia-smi says what a real one said; `renamed` are words of it to replace."""
+    text = (CAPTURES / f"{capture}.xml").read_text()
+    for old, new in renamed.items():
+        assert old in text
+        text = text.replace(old, new)
+    report = smi.parse(text)
+    pci = tuple(
+        PciDevice(f"0000:{number}8:00.0", f"0x{(gpu.pci_device_id or '').partition(':')[2]}", "0x030200")
+        for number, gpu in enumerate(report.gpus)
+    )
+    return dataclasses.replace(BARE, pci=pci, driver=report.driver_version, smi=text)
+
+
+class TestWhatNvidiaSmiSays:
+    def test_names_the_cards_and_keeps_the_driver(self) -> None:
+        plan = planned(with_driver("rtx-pro-6000-max-q-v13"), ONE)
+        assert plan.hardware == "1 x RTX PRO 6000 Blackwell Max-Q"
+        assert plan.driver == "590.44.01 (kept)"
+
+    @pytest.mark.xfail(strict=True, raises=gpus.UnknownGpuError, reason="ends as a defect, not in a refusal")
+    def test_about_a_card_that_nobody_knows_is_refused_in_a_sentence(self) -> None:
+        unknown = with_driver("rtx-pro-6000-max-q-v13", **{"RTX PRO 6000": "RTX PRO 9000", "2BB4": "FFF0"})
+        (sentence,) = refusals(unknown, ONE)
+        assert "RTX PRO 9000" in sentence
+
+    def test_refuses_a_driver_that_is_too_old_with_its_version(self) -> None:
+        (sentence,) = refusals(with_driver("tesla-t4-v11"), ONE)
+        assert sentence.startswith("driver: 515.105.01 does not suffice; branch ")
+
+    @pytest.mark.xfail(strict=True, reason="a card cut into instances is planned as if it were whole")
+    def test_does_not_plan_a_card_cut_into_instances_as_a_whole_one(self) -> None:
+        cut = with_driver("a100-sxm4-80gb-mig-v12")
+        model = {"serve": {"chat": {"model": "Qwen/Qwen2.5-14B-Instruct"}}}
+        assert "MIG" in refusals(cut, model)[0]
+
+    def test_that_cannot_be_read_is_refused_in_a_sentence(self) -> None:
+        broken = dataclasses.replace(H100, smi='<?xml version="1.0" ?>\n<nvidia_smi_log>')
+        (sentence,) = refusals(broken, ONE)
+        assert sentence.startswith("This is no output of nvidia-smi -q -x")
+
+    def test_about_a_driver_that_does_not_answer_leaves_the_tables_to_decide(self) -> None:
+        silent = dataclasses.replace(
+            H100, smi="NVIDIA-SMI has failed because it couldn't communicate\nexit 9"
+        )
+        assert planned(silent, ONE).hardware == "1 x H100 SXM5 80GB"
