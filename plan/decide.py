@@ -6,7 +6,7 @@ from plan import apt, gpus, packages, resolve, smi, sources
 from plan.answer import Decision, Machine, Refusal, Wish
 from plan.errors import PlanError
 from plan.gpus import Gpu
-from plan.host import USER, EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
+from plan.host import USER, EnvironmentPlan, HostPlan, ModelPlan, ServicePlan, environment_prefix
 from plan.probe import Probe
 from plan.services import plan_services
 from plan.settings import Service, Settings
@@ -55,6 +55,7 @@ def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
         services=services,
         removed_services=tuple(_removed_services(settings, probe)),
         removed_models=tuple(_removed_models(settings)),
+        removed_environments=tuple(_removed_environments(settings, probe)),
         why=tuple(
             dict.fromkeys(reason for decision in (stack, *decisions.values()) for reason in decision.why)
         ),
@@ -111,20 +112,31 @@ def _smi(probe: Probe) -> smi.SmiReport | None:
 def _gpus(probe: Probe) -> Iterator[Gpu]:
     """Every GPU on the bus; one that the tables do not know is described by its driver."""
     report = _smi(probe)
-    if report and (len(report.gpus) >= len(probe.gpus)):
-        for gpu in report.gpus:
-            yield gpus.from_driver(
-                name=gpu.name,
-                pci_device_id=gpu.pci_device_id,
-                memory_mib=gpu.memory_mib,
-                compute_capability=gpu.compute_capability,
-            )
+    if report and len(report.gpus) >= len(probe.gpus):
+        yield from (_described(gpu) for gpu in report.gpus)
         return
     for device in probe.gpus:
         try:
             yield gpus.lookup(device.device_id)
         except gpus.UnknownGpuError as error:
             raise PlanError([f"GPU {device.address}: {error}"]) from None
+
+
+def _described(gpu: smi.SmiGpu) -> Gpu:
+    """A GPU as its driver describes it."""
+    if gpu.mig:
+        raise PlanError(
+            [f"GPU {gpu.name}: is cut into MIG instances, which are not planned. Run `nvidia-smi -mig 0`."]
+        )
+    try:
+        return gpus.from_driver(
+            name=gpu.name,
+            pci_device_id=gpu.pci_device_id,
+            memory_mib=gpu.memory_mib,
+            compute_capability=gpu.compute_capability,
+        )
+    except gpus.UnknownGpuError as error:
+        raise PlanError([f"GPU {gpu.name}: {error}"]) from None
 
 
 def _decide(name: str | None, service: Service | None, settings: Settings, machine: Machine) -> Decision:
@@ -236,6 +248,12 @@ def _removed_models(settings: Settings) -> Iterator[str]:
     for model, download in settings.models.items():
         if download.state == "absent":
             yield ModelPlan(model, download.revision, endpoint).directory
+
+
+def _removed_environments(settings: Settings, probe: Probe) -> Iterator[str]:
+    prefix = environment_prefix(settings.environment.name)
+    if settings.environment.state == "absent" and prefix in probe.environments:
+        yield prefix
 
 
 def _hardware(machine: Machine, probe: Probe) -> str:

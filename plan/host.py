@@ -20,6 +20,11 @@ USER = "bringup"
 BYTECODE = "/var/cache/bringup/pycache"
 
 
+def environment_prefix(name: str) -> str:
+    """Where conda keeps the environment of that name."""
+    return f"{CONDA_PREFIX}/envs/{name}"
+
+
 @dataclass(frozen=True)
 class EnvironmentPlan:
     """The conda environment and what uv installs into it.
@@ -47,7 +52,7 @@ class EnvironmentPlan:
     @property
     def prefix(self) -> str:
         """The environment's directory on the host."""
-        return f"{CONDA_PREFIX}/envs/{self.name}"
+        return environment_prefix(self.name)
 
     @property
     def directory(self) -> str:
@@ -156,6 +161,7 @@ class HostPlan:
     services: tuple[ServicePlan, ...]
     removed_services: tuple[str, ...]
     removed_models: tuple[str, ...]
+    removed_environments: tuple[str, ...]
     why: tuple[Reason, ...]
     warnings: tuple[str, ...]
 

@@ -165,7 +165,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         user_id=int(blocks["identity"][0]),
         boot_id=blocks["identity"][1],
         hostname=blocks["identity"][2],
-        os_id=release.get("ID", "linux"),
+        os_id=release.get("ID", "linux").lower(),
         os_version=release.get("VERSION_ID", ""),
         os_like=tuple(release.get("ID_LIKE", "").split()),
         os_codename=release.get("VERSION_CODENAME", ""),

@@ -197,7 +197,19 @@ class Settings(BaseModel):
     access: Access = Field(default_factory=Access, description="Who reaches the services.")
 
 
-SECTIONS = tuple(Settings.model_fields)
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+
+# Flags that would undo what the plan decides about reach and keys; they come last on the command line.
+RESERVED_FLAGS = {
+    "api-key": "A key on a command line is no secret: set access.api_key_file.",
+    "config": "Write its contents as flags.",
+    "host": "Set access.listen.",
+    "model": "Set `model`.",
+    "port": "Set `port`.",
+    "revision": "Set `revision`.",
+    "served-model-name": "Set `served_name`.",
+    "uds": "Set access.listen.",
+}
 
 # What else may stand in an inventory: pyinfra's own data (connection, privileges), by prefix.
 _PYINFRA_DATA = re.compile(r"^(_|ssh_|local_|chroot_|docker_|dockerssh_|winrm_|relock$)")
@@ -235,7 +247,7 @@ def read(layers: Iterable[Mapping[str, Any]]) -> Settings:
         settings = Settings.model_validate(data)
     except ValidationError as error:
         # a value that fits no member of a union is reported once per member: the last one says it best
-        by_setting = {_setting(item["loc"]): _sentence(dict(item)) for item in error.errors()}
+        by_setting = {tuple(_steps(item["loc"])): _sentence(dict(item)) for item in error.errors()}
         raise SettingsError(list(by_setting.values())) from None
     problems = list(_contradictions(settings))
     if problems:
@@ -246,17 +258,23 @@ def read(layers: Iterable[Mapping[str, Any]]) -> Settings:
 def _contradictions(settings: Settings) -> Iterable[str]:
     seen: dict[int, str] = {}
     for name, service in settings.serve.items():
-        if service.engine == "vllm" and "/" not in service.model:
+        if service.engine == "vllm" and not HUB_ID.fullmatch(service.model):
+            example = f"Qwen/{service.model.partition(':')[0].rpartition('/')[2]}"
             yield (
                 f"serve.{name}.model: {service.model!r} is not a hub id. Write it as organisation/name, "
-                f"for example Qwen/{service.model}, or set `engine: ollama`."
+                f"for example {example}, or set `engine: ollama`."
             )
+        for flag in sorted(set(service.flags) & set(RESERVED_FLAGS)):
+            yield f"serve.{name}.flags.{flag}: is not yours to set here. {RESERVED_FLAGS[flag]}"
         if service.port and service.port in seen:
             yield f"serve.{name}.port: {service.port} is serve.{seen[service.port]}'s too. Choose another."
         if service.port:
             seen[service.port] = name
+    yield from _needed_and_absent(settings)
     access = settings.access
     try:
+        if "%" in access.listen:
+            raise ValueError("an address with a zone means another thing on each host")
         exposed = not ipaddress.ip_network(access.listen, strict=False).is_loopback
     except ValueError:
         yield f"access.listen: {access.listen!r} is no address or network. Write one such as '10.1.0.0/16'."
@@ -268,19 +286,28 @@ def _contradictions(settings: Settings) -> Iterable[str]:
         )
 
 
-def _setting(location: Iterable[int | str]) -> str:
-    """The dotted name of a setting from pydantic's location, which names union members and keys too."""
-    return ".".join(
-        str(part)
-        for part in location
-        if not re.match(r"^(\[key\]|bool|int|float|str|constrained-.*|function-.*)$", str(part))
-    )
+def _needed_and_absent(settings: Settings) -> Iterable[str]:
+    """What a service that shall be present needs, and another setting takes away."""
+    for name, service in settings.serve.items():
+        if service.state == "absent":
+            continue
+        if service.engine == "vllm" and settings.environment.state == "absent":
+            yield f"environment.state: is absent, and serve.{name} lives in it. Set that to absent too."
+        download = settings.models.get(service.model)
+        if download and download.state == "absent" and download.revision == service.revision:
+            yield f"models.{service.model}.state: is absent, and serve.{name} serves it. Set both alike."
+
+
+def _steps(location: Iterable[int | str]) -> list[str]:
+    """The steps to a setting from pydantic's location, which names union members and keys too."""
+    noise = re.compile(r"\[key\]|bool|int|float|str|constrained-.*|function-.*")
+    return [str(part) for part in location if not noise.fullmatch(str(part))]
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
     """One pydantic error as `setting: fact. fix.`"""
-    setting = _setting(error["loc"]) or "settings"
-    location = setting.split(".")
+    location = _steps(error["loc"])
+    setting = ".".join(location) or "settings"
     if error["type"] == "extra_forbidden":
         known = _known_names(location[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)

@@ -62,7 +62,7 @@ def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
             _service(service),
             "key required" if service.needs_key else "loopback only",
         )
-    for removed in (*plan.removed_services, *plan.removed_models):
+    for removed in (*plan.removed_services, *plan.removed_models, *plan.removed_environments):
         yield "remove", removed, "state: absent"
 
 

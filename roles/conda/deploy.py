@@ -1,8 +1,10 @@
 """Miniforge from a pinned installer, and the named environment from an explicit lock."""
 
 import shlex
+from collections.abc import Generator
 
-from pyinfra.api.operation import OperationMeta
+from pyinfra.api.operation import OperationMeta, operation
+from pyinfra.context import host
 
 from ops import environment as packages
 from ops import files, task
@@ -13,6 +15,8 @@ from plan.probe import COMPLETE, Probe
 
 def install(plan: HostPlan, probe: Probe) -> None:
     """Installs conda, makes the environment exactly as locked, puts uv into it, resolves its packages."""
+    for prefix in host.loop(plan.removed_environments):
+        remove(prefix=prefix, name="Remove the environment")
     environment = plan.environment
     if environment is None:
         return
@@ -40,6 +44,15 @@ def install(plan: HostPlan, probe: Probe) -> None:
         name="Put uv into the environment",
     )
     resolve(environment, probe, written)
+
+
+@operation()
+def remove(prefix: str) -> Generator[str, None, None]:
+    """Takes an environment away, with what was written down about it."""
+    yield (
+        f"{CONDA_PREFIX}/bin/conda env remove --yes --quiet --prefix {prefix} && "
+        f"rm -rf {prefix} /etc/bringup/environments/{prefix.rpartition('/')[2]}"
+    )
 
 
 def resolve(environment: EnvironmentPlan, probe: Probe, written: OperationMeta) -> None:
