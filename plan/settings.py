@@ -380,6 +380,8 @@ def api_key(access: Access, environment: Mapping[str, str] | None = None) -> str
             raise SettingsError(
                 [f"{where}: {error.strerror}. Write the key into that file, mode 0600."]
             ) from None
+        except UnicodeDecodeError:
+            key = ""
     else:
         return None
     if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,256}", key):
