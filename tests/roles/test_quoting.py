@@ -4,7 +4,7 @@ import shlex
 import tomllib
 from typing import Any
 
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -81,7 +81,12 @@ def accepted(candidates: dict[str, Any]) -> settings.Settings:
 
 
 many = hypothesis_settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    # to explain a failure takes longer than to read it
+    phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
 
