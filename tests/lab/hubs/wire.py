@@ -6,10 +6,10 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote
 
 from pydantic import ValidationError
@@ -180,35 +180,37 @@ class StandInHandler(BaseHTTPRequestHandler):
         self.note(416, 0)
 
     def _send_span(self, content: Content, span: range) -> int:
-        """Send these bytes of the file, faults included; returns how many left."""
+        """Send these bytes of the file, faults included; returns how many left, also if the client hung up."""
         limit = len(span) if self.faults.cut is None else min(self.faults.cut, len(span))
+        self.close_connection |= limit < len(span)
+        sent = 0
         try:
-            with content.path.open("rb") as file:
-                file.seek(span.start)
-                sent = self._copy(file, content.name, span.start, limit)
+            for chunk in self._chunks(content, span.start, limit):
+                self.wfile.write(chunk)
+                sent += len(chunk)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
-            return 0
-        self.close_connection |= limit < len(span)
         return sent
 
-    def _copy(self, file: BinaryIO, name: str, start: int, count: int) -> int:
+    def _chunks(self, content: Content, start: int, count: int) -> Iterator[bytes]:
+        """The bytes as they go out: at the fault's rate, with the fault's flipped bit."""
         rate = self.faults.rate
         chunk_bytes = CHUNK_BYTES if rate is None else max(1, min(CHUNK_BYTES, rate // 10))
-        flip = self.faults.corrupt_offset(name)
+        flip = self.faults.corrupt_offset(content.name)
         began = time.monotonic()
-        sent = 0
-        while sent < count:
-            chunk = bytearray(file.read(min(chunk_bytes, count - sent)))
-            if not chunk:
-                raise OSError(f"{file.name} became shorter while it was sent")
-            if flip is not None and 0 <= flip - start - sent < len(chunk):
-                chunk[flip - start - sent] ^= 1
-            self.wfile.write(chunk)
-            sent += len(chunk)
-            if rate:
-                time.sleep(max(0.0, sent / rate - (time.monotonic() - began)))
-        return sent
+        position = start
+        with content.path.open("rb") as file:
+            file.seek(start)
+            while position < start + count:
+                chunk = bytearray(file.read(min(chunk_bytes, start + count - position)))
+                if not chunk:
+                    raise OSError(f"{content.path} became shorter while it was sent")
+                if flip is not None and position <= flip < position + len(chunk):
+                    chunk[flip - position] ^= 1
+                yield bytes(chunk)
+                position += len(chunk)
+                if rate:
+                    time.sleep(max(0.0, (position - start) / rate - (time.monotonic() - began)))
 
 
 def byte_span(header: str | None, size: int) -> range | None:
