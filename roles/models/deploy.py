@@ -37,15 +37,14 @@ def start(plan: HostPlan, probe: Probe) -> None:
 
 
 def join(plan: HostPlan, probe: Probe) -> None:
-    """Waits for the downloads; each model is then whole, verified and in place."""
-    if plan.environment is None:
-        return
-    for model in host.loop(plan.models):
-        task.join(
-            task=_download(plan.environment, model),
-            needed=not model.there(probe),
-            name="Wait for the model download",
-        )
+    """Waits for the downloads; each model is then whole, verified and in place. Removes unwanted ones."""
+    if plan.environment:
+        for model in host.loop(plan.models):
+            task.join(
+                task=_download(plan.environment, model),
+                needed=not model.there(probe),
+                name="Wait for the model download",
+            )
     files.absent(paths=plan.removed_models, seen=probe.models, name="Remove models that are no longer wanted")
 
 
