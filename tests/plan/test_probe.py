@@ -195,11 +195,7 @@ def test_an_answer_without_what_no_host_lacks_is_refused_and_nothing_invented(bl
     [
         (("ID=ubuntu", 'VERSION_ID="22.04"'), "ubuntu22.04"),
         (('ID="rocky"', 'VERSION_ID="9.4"'), "rhel9"),
-        pytest.param(
-            ('ID="openEuler"', 'VERSION_ID="22.03"'),
-            "openeuler22.03",
-            marks=pytest.mark.xfail(strict=True, reason="openEuler writes its ID with a capital E"),
-        ),
+        (('ID="openEuler"', 'VERSION_ID="22.03"'), "openeuler22.03"),
     ],
 )
 def test_systems_are_named_as_the_tables_name_them(release: tuple[str, ...], name: str) -> None:

@@ -92,6 +92,7 @@ KINDS = (
     (r"install -D ", "write"),
     (r"install -d .* (/\S+)", "directories"),
     (r"useradd .* (\S+)", "useradd"),
+    (r"conda env remove .*--prefix (\S+)", "remove"),
     (r"rm -rf -- (\S+)", "remove"),
     (r"systemctl --quiet disable --now (\S+);", "disable"),
     (r"systemctl --no-block (restart|start) ", "service"),

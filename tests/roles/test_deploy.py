@@ -179,6 +179,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
     there = converged["cpu"]
     flag = merge([lan, {"serve": {"chat": {"flags": {"max-num-seqs": 8}}}}])
     absent = merge([lan, {"serve": {"chat": {"state": "absent"}}}])
+    nothing = merge([absent, {"models": {MODEL: {"state": "absent"}}, "environment": {"state": "absent"}}])
     no_installer = [
         Answer(r"SubState bringup-conda", "failed"),
         Answer(r"^journalctl .*bringup-conda", "no source has the conda installer"),
@@ -199,6 +200,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         FakeHost("unlocked", changed(there, f"^.* f {ENVIRONMENT}/requirements.*\n", ""), lan),
         FakeHost("rebuilt", changed(there, r"^conda python-3.*\n", ""), lan),
         FakeHost("absent", there, absent),
+        FakeHost("nothing", there, nothing),
         FakeHost("no-conda", BARE, lan, no_installer),
         FakeHost("unserved", with_unit(there, "failed"), lan, no_memory),
     )
@@ -228,6 +230,19 @@ class TestDrift:
         started = [kind.removeprefix("start ") for kind in kinds if kind.startswith("start ")]
         assert started == ["environment", "uv", "install-models", "install-torch", "install-vllm"]
         assert kinds[-2:] == RESTART
+
+    def test_everything_that_was_put_on_a_host_is_taken_off_again(self, drift: Run) -> None:
+        assert set(drift.kinds("nothing")[1:]) == {
+            "disable vllm-chat.service",
+            "remove /opt/bringup/conda/envs/serve",
+            f"remove /srv/models/{MODEL}/master",
+        }
+
+    @pytest.mark.xfail(
+        strict=True, reason="environments and models go before the service that uses them stops"
+    )
+    def test_a_service_stops_before_what_it_runs_on_goes(self, drift: Run) -> None:
+        assert drift.kinds("nothing")[1] == "disable vllm-chat.service"
 
     def test_a_failed_task_fails_its_host_alone_with_its_last_words(self, drift: Run) -> None:
         assert drift.kinds("no-conda")[-2:] == ["join conda", "journal bringup-conda.service"]
