@@ -217,8 +217,10 @@ def from_driver(
 
 def _spellings(text: str) -> Iterator[str]:
     """The name as written, and with the brand that people leave out: "4090" for "RTX 4090"."""
-    plain = re.sub(r"(\d)g$", r"\1gb", _plain(text))
+    plain = _plain(text)
     yield plain
+    if re.search(r"\dg$", plain):
+        yield plain + "b"
     for brand in ("rtx", "gtx"):
         if re.match(r"a?\d{4}", plain):
             yield brand + plain
