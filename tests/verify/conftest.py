@@ -5,6 +5,7 @@ with an argument `service` runs once per service. Where something is not there, 
 fails, and the checks that stand on it are skipped with that cause. Nothing on a host is changed.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -15,6 +16,7 @@ from tests.verify import inventory
 
 # isort: split
 import testinfra.host
+from pyinfra.api.host import Host
 
 from ops.files import Directory
 from plan.host import EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
@@ -27,14 +29,17 @@ from tests.verify.fleet import Planned, Subject
 
 # The order of a host's bring-up is the order of its proof.
 ROLES = ("test_host", "test_conda", "test_torch", "test_models", "test_vllm", "test_secrets")
+HOSTS = pytest.StashKey[list[Host]]()
 SUBJECTS = pytest.StashKey[list[Subject]]()
 TOLD = pytest.StashKey[list[str]]()
-USAGE = "no inventory given: pytest tests/verify --inventory inventories/prod.py"
+USAGE = "No inventory given: pytest tests/verify --inventory inventories/prod.py"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("verify", "proof on the hosts of a pyinfra inventory")
-    group.addoption("--inventory", help="the inventory, as one gives it to pyinfra")
+    group.addoption(
+        "--inventory", help="the inventory, as one gives it to pyinfra (this machine: --inventory=@local)"
+    )
     group.addoption(
         "--limit",
         action="append",
@@ -43,16 +48,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Reads the inventory; where there is nothing to check, one sentence and exit code 2."""
+    if config.option.help or config.option.version:
+        return None
+    try:
+        if not config.getoption("--inventory"):
+            raise inventory.InventoryError(USAGE)
+        config.stash[HOSTS] = inventory.load(config.getoption("--inventory"), config.getoption("--limit"))
+    except inventory.InventoryError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return None
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
-    if not config.getoption("--inventory"):
-        pytest.exit(USAGE, returncode=2)
-    try:
-        hosts = inventory.load(config.getoption("--inventory"), config.getoption("--limit"))
-    except inventory.InventoryError as error:
-        pytest.exit(str(error), returncode=2)
     config.stash[TOLD] = []
-    config.stash[SUBJECTS] = fleet.consider(hosts)
+    config.stash[SUBJECTS] = fleet.consider(config.stash[HOSTS])
     if config.option.tbstyle == "auto":
         config.option.tbstyle = "short"
 
@@ -66,9 +79,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
-    if SUBJECTS not in metafunc.config.stash:
-        pytest.exit(USAGE, returncode=2)
-    found = list(cases(metafunc.config.stash[SUBJECTS], metafunc.fixturenames))
+    # none where these checks are collected among other tests, without an inventory
+    found = list(cases(metafunc.config.stash.get(SUBJECTS, []), metafunc.fixturenames))
     metafunc.parametrize("case", found, ids=[case.name for case in found])
 
 

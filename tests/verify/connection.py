@@ -93,9 +93,7 @@ def connect(host: Host) -> testinfra.host.Host:
     elif host.connector_cls is SSHConnector:
         connection = SshConnection(host)
     else:
-        raise UnreachableError(
-            f"{host.name}: only hosts over SSH and @local are checked, not {host.connector_cls}."
-        )
+        raise UnreachableError(f"{host.name}: only hosts over SSH and @local can be checked.")
     try:
         if isinstance(connection, SshConnection):
             _ = connection.client
@@ -117,7 +115,11 @@ def port_of(host: testinfra.host.Host, address: str, port: int) -> Iterator[tupl
     transport = connection.client.get_transport()
 
     def carry(client: Any, peer: tuple[str, int]) -> None:
-        channel = transport.open_channel("direct-tcpip", (address, port), peer)
+        try:
+            channel = transport.open_channel("direct-tcpip", (address, port), peer)
+        except (paramiko.SSHException, EOFError):
+            # nothing listens there, or the host forwards nothing: for the client, a closed connection
+            return
         back = gevent.spawn(_pour, channel, client)
         _pour(client, channel)
         back.join()

@@ -36,8 +36,8 @@ def test_python_is_the_planned_one(
 
 
 def test_uv_is_the_pinned_one(environment: EnvironmentPlan, installed: InstalledEnvironment) -> None:
-    found = installed.distributions.get("uv")
-    assert found == environment.uv.version, f"uv is {found}, planned is {environment.uv.version}"
+    found, planned = installed.distributions.get("uv"), environment.uv.version
+    assert found == planned, f"uv is {found}, planned is {planned}"
 
 
 def test_every_locked_python_package_is_installed_exactly(

@@ -36,8 +36,8 @@ def test_service_user_cannot_log_in(plan: HostPlan, evidence: Evidence) -> None:
 
 def test_service_user_is_unprivileged(plan: HostPlan, evidence: Evidence) -> None:
     assert evidence.user_id, f"{plan.user} is not there, or is root"
-    groups = set(" ".join(evidence.lines("groups")).split())
-    assert not groups & PRIVILEGED_GROUPS, f"{plan.user} is in {', '.join(groups & PRIVILEGED_GROUPS)}"
+    privileged = PRIVILEGED_GROUPS & set(" ".join(evidence.lines("groups")).split())
+    assert not privileged, f"{plan.user} is in {', '.join(sorted(privileged))}"
 
 
 def test_directory_has_its_owner_and_mode(directory: Directory, probe: Probe) -> None:
