@@ -180,7 +180,7 @@ class StandInHandler(BaseHTTPRequestHandler):
         self.note(416, 0)
 
     def _send_span(self, content: Content, span: range) -> int:
-        """Send these bytes of the file, faults included; returns how many left, also if the client hung up."""
+        """Send these bytes of a file, with faults; returns how many went, also to a client that left."""
         limit = len(span) if self.faults.cut is None else min(self.faults.cut, len(span))
         self.close_connection |= limit < len(span)
         sent = 0
