@@ -16,7 +16,10 @@ def build(lab: Lab, base_image: Path) -> None:
     """Make what the stand-ins offer and LAB/hubs/sources.json; quick when it is there already."""
     from tests.lab import hubs  # only here: it brings numerical libraries, which no other command needs
 
-    hubs.build(lab.hubs, base_image)
+    try:
+        hubs.build(lab.hubs, base_image)
+    except hubs.BuildError as error:
+        raise LabError(str(error)) from error
 
 
 def ensure_serving(lab: Lab, timeout_seconds: float = 30) -> None:
