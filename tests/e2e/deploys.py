@@ -93,7 +93,7 @@ def until(what: str, condition: Callable[[], bool], timeout_seconds: float = 300
 
 def on(host: str, script: str) -> str:
     """What a shell command says on a lab host."""
-    return machines.run(host, script, timeout_seconds=60).stdout.strip()
+    return machines.run(host, script, timeout_seconds=300).stdout.strip()
 
 
 def running(host: str, task: str) -> bool:
