@@ -81,8 +81,8 @@ def _changes(machine: Machine, wish: Wish, model: ModelFacts | None) -> Iterator
     yield from _host(machine, wish)
     yield from _gpus(machine, wish)
     yield from _models(wish, model)
-    if wish.engine == "vllm" and wish.model is None and machine.gpus:
-        yield Change(30, "Serve with Ollama.", wish={"engine": "ollama", "vllm": None})
+    if wish.engine == "vllm" and not wish.model and not wish.vllm and machine.gpus:
+        yield Change(30, "Serve with Ollama.", wish={"engine": "ollama"})
 
 
 def _pins(wish: Wish) -> Iterator[Change]:

@@ -149,12 +149,12 @@ def choose(host: Host, accelerator: str) -> Stack | Refusal:
     """
     nearest: tuple[Failure, ...] = ()
     found: list[Stack] = []
-    for candidate in _pinned(all_candidates(accelerator), host.wish):
+    for candidate in _in_question(host, accelerator):
         if found and _settles(found, candidate, host.wish):
             break
         failed = tuple(constraints.failures(candidate, host))
         if failed:
-            if not nearest or _distance(failed) < _distance(nearest):
+            if not nearest or _distance(failed) <= _distance(nearest):
                 nearest = failed
             continue
         found.append(Stack(candidate, tuple(dict.fromkeys(constraints.risks(candidate, host)))))
@@ -169,11 +169,15 @@ def _no_build(host: Host, accelerator: str) -> Failure:
     return Failure(wanted, f"the tables have {known}", "plan/compat-vllm.toml")
 
 
-def _pinned(candidates: tuple[Candidate, ...], wish: Wish) -> Iterable[Candidate]:
-    """Those of the vLLM version that the operator holds to, so that a refusal speaks of that one."""
-    if not wish.vllm:
-        return candidates
-    return [one for one in candidates if wish.vllm in (one.vllm.version, one.vllm_version)]
+def _in_question(host: Host, accelerator: str) -> list[Candidate]:
+    """Candidates of the pinned vLLM and of the host's processor, so that a refusal speaks of those."""
+    wanted, processor_name = host.wish.vllm, host.machine.architecture
+    pinned = [
+        one
+        for one in all_candidates(accelerator)
+        if not wanted or wanted in (one.vllm.version, one.vllm_version)
+    ]
+    return [one for one in pinned if processor_name in one.build.architectures] or pinned
 
 
 def _settles(found: list[Stack], candidate: Candidate, wish: Wish) -> bool:
@@ -183,7 +187,8 @@ def _settles(found: list[Stack], candidate: Candidate, wish: Wish) -> bool:
     return wish.prefer == "newest" and candidate.vllm.version != found[0].candidate.vllm.version
 
 
-# What it costs the operator to give way: a candidate that fails only cheaply is the nearest.
+# What it costs the operator to give way: a candidate that fails only cheaply is the nearest, and of two that
+# fail alike the older one, which asks for less.
 _COST = {constraints.OPERATOR: 1, constraints.POLICY: 2}
 
 

@@ -151,8 +151,7 @@ def triton_major(triton: str, capability: tuple[int, int]) -> int:
     older = [one for one in TRITON if numbers(one["version"]) <= numbers(triton)]
     row = max(older, key=lambda one: numbers(one["version"])) if older else TRITON[0]
     newest = capability >= numbers(row["newest_from"])
-    major: int = numbers(row["ptxas_newest"] if newest else row["ptxas"])[0]
-    return major
+    return int(numbers(row["ptxas_newest"] if newest else row["ptxas"])[0])
 
 
 def ordinary(torch: dict[str, Any]) -> dict[str, Any]:
@@ -171,13 +170,14 @@ def risks(point: Point, driver: str, stack: Stack) -> int:
     """How many things are known that may go wrong."""
     row, build, wheel = stack
     behind = numbers(branch(driver)["cuda"]) < numbers(build["cuda"])
-    return (
-        (not build["verified"])
-        + (not wheel["verified"])
-        + (point.capability[0] == 9 and behind and numbers(build["cuda"]) >= (12, 8))
-        + (numbers(SYSTEMS[point.os]["glibc"]) < numbers(row.get("glibc_mixture_of_experts", "0")))
-        + sum(rule["effect"] == "risk" for rule in rules(row, point))
+    known = (
+        not build["verified"],
+        not wheel["verified"],
+        point.capability[0] == 9 and behind and numbers(build["cuda"]) >= (12, 8),
+        numbers(SYSTEMS[point.os]["glibc"]) < numbers(row.get("glibc_mixture_of_experts", "0")),
+        *(rule["effect"] == "risk" for rule in rules(row, point)),
     )
+    return sum(map(bool, known))
 
 
 def stacks() -> Iterator[Stack]:
