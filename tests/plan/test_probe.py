@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from plan.errors import ProbeError
+from plan.host import ModelPlan
 from plan.probe import Disk, PciDevice, Unit, canonical_name, parse
 from tests import probes
 from tests.probes import with_block
@@ -40,6 +41,43 @@ class TestABareHost:
         assert self.host.packages == {"ca-certificates": "20250419~deb12u2"}
         removed = with_block(BARE, "packages", "curl rc  7.88.1-10", "gcc un ")
         assert parse(removed).packages == {}
+
+
+class TestAServedHost:
+    host = parse(probes.answer(probes.SERVED))
+
+    def test_has_its_service_running_on_its_port(self) -> None:
+        unit = self.host.units["vllm-chat.service"]
+        assert (unit.active, unit.sub, unit.enabled, unit.needs_reload) == (
+            "active",
+            "running",
+            "enabled",
+            False,
+        )
+        assert self.host.listening[8000].startswith("vllm (pid ")
+
+    def test_has_no_task_left_over(self) -> None:
+        assert list(self.host.units) == ["vllm-chat.service"]
+
+    def test_has_a_whole_model(self) -> None:
+        model = ModelPlan("Qwen/Qwen2.5-Tiny-Instruct", "master", "http://unused.example")
+        assert model.there(self.host)
+        assert not dataclasses.replace(model, revision="v2").there(self.host)
+
+    def test_has_an_environment_with_conda_records_and_distributions(self) -> None:
+        serve = self.host.environments["/opt/bringup/conda/envs/serve"]
+        assert [record for record in serve.conda if record.startswith("python-3.")]
+        assert {"torch", "transformers", "accelerate", "modelscope", "vllm", "uv"} <= set(serve.distributions)
+        assert serve.distributions["torch"].endswith("+cpu")
+
+    def test_has_a_key_that_only_root_reads(self) -> None:
+        directory, key = (self.host.paths[f"/etc/bringup/credentials{path}"] for path in ("", "/api-key.env"))
+        assert (directory.mode, directory.owner, directory.kind) == ("700", "root:root", "d")
+        assert (key.mode, key.owner, key.kind, len(key.sha256 or "")) == ("600", "root:root", "f", 64)
+
+    def test_has_a_hash_of_every_file_of_ours(self) -> None:
+        assert self.host.user_exists
+        assert not [path for path, seen in self.host.paths.items() if (seen.kind == "f") != bool(seen.sha256)]
 
 
 class TestAContainer:
@@ -171,7 +209,7 @@ class TestAModelOnDisk:
         assert not self.intact(MODEL[0], f"manifest {manifest}", *MODEL[2:])
 
 
-@pytest.mark.parametrize("name", [probes.BARE, probes.CONTAINER])
+@pytest.mark.parametrize("name", [probes.BARE, probes.SERVED, probes.CONTAINER])
 def test_an_answer_cut_anywhere_is_refused(name: str) -> None:
     text = probes.answer(name).removesuffix("@@end\n")
     for length in range(0, len(text), 97):

@@ -1,12 +1,13 @@
 """Answers of the probe, each printed by `roles/host/probe.sh` on a host that was there; names are changed.
 
 debian12-bare       a host that nothing was ever done to, as `python -m tests.lab up` makes it
+debian12-served     the same host after a deploy: one service behind a key, wheels and packages of the lab
 debian12-container  a developer's container: no systemd, IPv6, compilers
 """
 
 from pathlib import Path
 
-BARE, CONTAINER = "debian12-bare", "debian12-container"
+BARE, SERVED, CONTAINER = "debian12-bare", "debian12-served", "debian12-container"
 
 
 def answer(name: str) -> str:
