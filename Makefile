@@ -57,13 +57,24 @@ check: $(VENV)/.ready ## ruff, mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+TESTS := tests/plan tests/roles tests/e2e tests/test_architecture.py
+
 .PHONY: test-unit
-test-unit: $(VENV)/.ready ## everything that needs no host
-	$(BIN)/pytest -q -n 2 tests/plan tests/roles tests/test_architecture.py
+test-unit: $(VENV)/.ready ## everything that needs no lab
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not lab and not online" $(TESTS)
 
 .PHONY: test-lab
-test-lab: $(VENV)/.ready lab-packages ## the lab, end to end
-	$(BIN)/pytest -v tests/e2e
+test-lab: $(VENV)/.ready lab-packages ## the lab, end to end (needs root)
+	$(BIN)/pytest -v -m lab --durations=15 $(TESTS)
+
+.PHONY: test-online
+test-online: $(VENV)/.ready ## decisions resolved against the package index; slow, not part of make test
+	$(BIN)/pytest -v -m online $(TESTS)
+
+.PHONY: bench
+bench: lab-up ## what a round trip costs, and a plan
+	$(BIN)/python -m tests.bench.ssh_bench
+	$(BIN)/python -m tests.bench.plan_bench
 
 .PHONY: test
 test: check test-unit test-lab ## everything that passes without a GPU, the lab included

@@ -28,7 +28,7 @@ def install(plan: HostPlan, probe: Probe) -> None:
     )
     task.run(
         task=_check(environment, plan.accelerator),
-        needed=lambda: environment.checked_file not in probe.paths,
+        needed=environment.checked_file not in probe.paths or not packages.exact(environment, probe),
         name="Multiply matrices with torch",
     )
 

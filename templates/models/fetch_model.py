@@ -22,7 +22,7 @@ from modelscope_hub import HubApi
 ATTEMPTS = 5
 MANIFEST = ".bringup.json"
 RESERVE_BYTES = 1 << 30
-# The client gives a file 3600 s in all, which kills large shards on slow lines; it resumes, so no bound is needed.
+# The client gives a file 3600 s in all, which kills large shards on slow lines. It resumes: no bound is needed.
 CLIENT_SETTINGS = {
     "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": str(7 * 24 * 3600),
     "MODELSCOPE_DOWNLOAD_PARALLEL_WORKERS": "4",
@@ -43,12 +43,16 @@ def main(model: str, revision: str, directory: str, endpoint: str) -> None:
         wrong = [path for path, file in files.items() if not matches(staging / path, file)]
         if not wrong:
             break
-        say(f"attempt {attempt} of {ATTEMPTS} left {len(wrong)} files wrong or missing: {', '.join(wrong[:3])}")
+        say(
+            f"attempt {attempt} of {ATTEMPTS}: {len(wrong)} files are wrong or missing: {', '.join(wrong[:3])}"
+        )
         for path in wrong:
             forget_wrong_bytes(staging / path, files[path])
         time.sleep(min(2**attempt, 30))
     else:
-        sys.exit(f"{model}@{revision}: {len(wrong)} files could not be fetched from {endpoint}: {', '.join(wrong[:5])}")
+        sys.exit(
+            f"{model}@{revision}: {endpoint} did not give {len(wrong)} files rightly: {', '.join(wrong[:5])}"
+        )
     publish(model, revision, endpoint, staging, final, files)
     unlisted = sum(not file["sha256"] for file in files.values())
     caveat = f"; the hub gives no sha256 for {unlisted} of them, so only their sizes are" if unlisted else ""
@@ -80,15 +84,30 @@ def check_space(staging: Path, files: dict[str, dict]) -> None:
     needed = sum(file["size"] for file in files.values()) - there + RESERVE_BYTES
     free = shutil.disk_usage(staging).free
     if free < needed:
-        sys.exit(f"{staging.parent}: {gib(free)} free, {gib(needed)} needed for the model. Make room, or add a disk.")
+        sys.exit(f"{staging.parent}: {gib(free)} free, {gib(needed)} needed for the model. Make room there.")
 
 
 def download(model: str, revision: str, staging: Path, endpoint: str, total: int) -> None:
     client = Path(sys.executable).with_name("modelscope")
-    command = [client, "download", model, "--revision", revision, "--local-dir", staging, "--max-workers", "4"]
+    command = [
+        client,
+        "download",
+        model,
+        "--revision",
+        revision,
+        "--local-dir",
+        staging,
+        "--max-workers",
+        "4",
+    ]
     environment = os.environ | CLIENT_SETTINGS | {"MODELSCOPE_ENDPOINT": endpoint}
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     ) as process:
         reporter = threading.Thread(target=report, args=(process, staging, total), daemon=True)
         reporter.start()

@@ -1,6 +1,6 @@
 """Proves on this host that the planned torch computes. Prints one JSON object; exit 1 with a sentence if not.
 
-    check_torch.py TORCH_VERSION ACCELERATOR
+check_torch.py TORCH_VERSION ACCELERATOR
 """
 
 import importlib.metadata
@@ -22,11 +22,18 @@ def main(version: str, accelerator: str) -> None:
         sys.exit(f"torch is {installed}, planned is {version}")
     report = {"torch": torch.__version__, "cuda": torch.version.cuda, "devices": []}
     if accelerator == "cuda" and not torch.cuda.is_available():
-        sys.exit(f"torch {version} sees no GPU: the driver is missing, too old for CUDA {torch.version.cuda}, or broken")
-    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if accelerator == "cuda" else ["cpu"]
-    for device in devices:
+        sys.exit(
+            f"torch {version} sees no GPU: the driver is missing, broken, or too old for CUDA {torch.version.cuda}"
+        )
+    for device in devices(accelerator):
         report["devices"].append(product(device))
     print(json.dumps(report, sort_keys=True))
+
+
+def devices(accelerator: str) -> list[str]:
+    if accelerator != "cuda":
+        return ["cpu"]
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
 
 
 def product(device: str) -> dict:

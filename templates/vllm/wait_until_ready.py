@@ -15,6 +15,7 @@ import urllib.request
 
 PAUSE_SECONDS = 0.5
 ANSWER_SECONDS = 300
+GREETING = "你好"
 
 
 def main(url: str, model: str, timeout_seconds: str) -> None:
@@ -40,15 +41,16 @@ def healthy(url: str) -> bool:
 def answer(url: str, model: str) -> str:
     """One short greedy completion; a model without a chat template is asked for plain text."""
     question = {"model": model, "max_tokens": 8, "temperature": 0}
+    messages = [{"role": "user", "content": GREETING}]
     try:
-        reply = post(f"{url}/v1/chat/completions", question | {"messages": [{"role": "user", "content": "你好"}]})
+        reply = post(f"{url}/v1/chat/completions", question | {"messages": messages})
         message = reply["choices"][0]["message"]
         return "".join(message.get(part) or "" for part in ("content", "reasoning", "reasoning_content"))
     except urllib.error.HTTPError as error:
         words = error.read().decode(errors="replace")
         if error.code != 400 or "template" not in words:
             sys.exit(f"{url}: {error.code} to a chat completion: {words[:300]}")
-    return post(f"{url}/v1/completions", question | {"prompt": "你好"})["choices"][0]["text"]
+    return post(f"{url}/v1/completions", question | {"prompt": GREETING})["choices"][0]["text"]
 
 
 def post(url: str, question: dict) -> dict:
