@@ -22,7 +22,7 @@ from modelscope_hub import HubApi
 ATTEMPTS = 5
 MANIFEST = ".bringup.json"
 RESERVE_BYTES = 1 << 30
-# The client gives a file 3600 s in all, which kills large shards on slow lines. It resumes: no bound is needed.
+# The client gives a file 3600 s in all, which kills large shards on slow lines. It resumes anyway.
 CLIENT_SETTINGS = {
     "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": str(7 * 24 * 3600),
     "MODELSCOPE_DOWNLOAD_PARALLEL_WORKERS": "4",
@@ -43,9 +43,7 @@ def main(model: str, revision: str, directory: str, endpoint: str) -> None:
         wrong = [path for path, file in files.items() if not matches(staging / path, file)]
         if not wrong:
             break
-        say(
-            f"attempt {attempt} of {ATTEMPTS}: {len(wrong)} files are wrong or missing: {', '.join(wrong[:3])}"
-        )
+        say(f"attempt {attempt} of {ATTEMPTS}: {len(wrong)} files wrong or missing: {', '.join(wrong[:3])}")
         for path in wrong:
             forget_wrong_bytes(staging / path, files[path])
         time.sleep(min(2**attempt, 30))

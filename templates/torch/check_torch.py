@@ -23,7 +23,7 @@ def main(version: str, accelerator: str) -> None:
     report = {"torch": torch.__version__, "cuda": torch.version.cuda, "devices": []}
     if accelerator == "cuda" and not torch.cuda.is_available():
         sys.exit(
-            f"torch {version} sees no GPU: the driver is missing, broken, or too old for CUDA {torch.version.cuda}"
+            f"torch {version} sees no GPU: no driver, a broken one, or one too old for CUDA {torch.version.cuda}"
         )
     for device in devices(accelerator):
         report["devices"].append(product(device))
