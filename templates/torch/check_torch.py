@@ -22,9 +22,8 @@ def main(version: str, accelerator: str) -> None:
         sys.exit(f"torch is {installed}, planned is {version}")
     report = {"torch": torch.__version__, "cuda": torch.version.cuda, "devices": []}
     if accelerator == "cuda" and not torch.cuda.is_available():
-        sys.exit(
-            f"torch {version} sees no GPU: no driver, a broken one, or one too old for CUDA {torch.version.cuda}"
-        )
+        cuda = torch.version.cuda
+        sys.exit(f"torch {version} sees no GPU: no driver, a broken one, or one too old for CUDA {cuda}")
     for device in devices(accelerator):
         report["devices"].append(product(device))
     print(json.dumps(report, sort_keys=True))
