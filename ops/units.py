@@ -12,7 +12,7 @@ from pyinfra.api.state import State
 from pyinfra.context import host
 
 from ops.remote import Remote, privileges
-from ops.waiting import say, wait
+from ops.waiting import journal, say, wait
 from plan.probe import Unit
 
 
@@ -70,16 +70,18 @@ def _join(state: State, host: Host, service: Service, given: dict[str, Any]) -> 
     remote = Remote(host, given)
 
     def judge(text: str, waited: float) -> bool | None:
-        active, restarts = text.split()
+        active, restarts, job = text.split()
         if active == "active":
             say(remote, service.label, f"serves after {waited:.0f} s")
             return True
-        if active == "failed" or int(restarts) >= 2 or waited > service.timeout_seconds:
+        # what a restart ends may pass through "failed" before it is started again: then a job is pending
+        failed = active == "failed" and job == "none"
+        if failed or int(restarts) >= 2 or waited > service.timeout_seconds:
             return _explain(remote, service, waited)
         return None
 
     show = f"systemctl show {service.unit} -P"
-    look = f'echo "$({show} ActiveState) $({show} NRestarts)"'
+    look = f'job=$({show} Job); echo "$({show} ActiveState) $({show} NRestarts) ${{job:-none}}"'
     return wait(remote, service.label, look, judge)
 
 
@@ -102,7 +104,7 @@ EXPLANATIONS = (
 
 def _explain(remote: Remote, service: Service, waited: float) -> bool:
     """Logs the newest error of the unit's journal and what to do about it."""
-    text = remote.run(f"journalctl --quiet --no-pager --output=cat --lines=400 --unit={service.unit}").text
+    text = remote.run(journal(service.unit, 400)).text
     lines = text.splitlines()
     errors = [line for line in lines if "error" in line.lower()] or lines
     hints = [hint for sign, hint in EXPLANATIONS if sign.lower() in text.lower()]
