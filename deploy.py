@@ -6,7 +6,7 @@ pyinfra inventories/prod.py deploy.py
 from pyinfra import host
 
 from ops.planning import plan_for
-from roles import conda, models, torch, vllm
+from roles import conda, models, ollama, torch, vllm
 from roles import host as ground
 from roles.host.facts import Probe
 
@@ -21,3 +21,4 @@ if plan and probe:
     installed = vllm.install(plan, probe)
     models.join(plan, probe)
     vllm.serve(plan, probe, api_key, installed)
+    ollama.serve(plan, probe)

@@ -25,5 +25,8 @@ legacy = [
     ),
 ]
 
+# Ollama, on a host with or without a GPU. It asks nobody for a key, so it is served on loopback only.
+small = [("gpu-03.rack1", {"serve": {"small": {"engine": "ollama", "model": "qwen2.5:7b"}}})]
+
 # No GPU at all: torch and vLLM in their CPU builds.
 cpu = [("cpu-01", {"serve": {"tiny": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}})]

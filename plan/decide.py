@@ -6,7 +6,17 @@ from plan import apt, gpus, packages, resolve, smi, sources
 from plan.answer import Decision, Machine, Refusal, Wish
 from plan.errors import PlanError
 from plan.gpus import Gpu
-from plan.host import USER, EnvironmentPlan, HostPlan, ModelPlan, ServicePlan, environment_prefix
+from plan.host import (
+    USER,
+    EnvironmentPlan,
+    HostPlan,
+    ModelPlan,
+    OllamaPlan,
+    ServicePlan,
+    TagPlan,
+    environment_prefix,
+)
+from plan.ollama_host import plan_ollama
 from plan.probe import Probe
 from plan.services import plan_services
 from plan.settings import Service, Settings
@@ -37,9 +47,10 @@ def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
     machine = _machine(probe)
     present = {name: service for name, service in settings.serve.items() if service.state == "present"}
     decisions = {name: _decide(name, service, settings, machine) for name, service in present.items()}
-    stack = _one_stack(decisions) or _decide(None, None, settings, machine)
+    stack = _stack(settings, present, decisions, machine)
     services = tuple(plan_services(settings, present, decisions, probe))
     environment = _environment(settings, stack, probe, manager) if _wanted(settings, present) else None
+    ollama = plan_ollama(settings, services, probe)
     plan = HostPlan(
         host=host,
         os=probe.os_name,
@@ -47,7 +58,7 @@ def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
         accelerator=stack.accelerator,
         driver=_driver(stack),
         package_manager=manager,
-        base_packages=BASE_PACKAGES[manager],
+        base_packages=(*BASE_PACKAGES[manager], *_unpackers(ollama)),
         apt_sources=apt.source_list(settings.sources.apt, probe) if settings.sources.apt else None,
         user=USER,
         environment=environment,
@@ -60,6 +71,7 @@ def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
             dict.fromkeys(reason for decision in (stack, *decisions.values()) for reason in decision.why)
         ),
         warnings=tuple(dict.fromkeys(_warnings(settings, [stack, *decisions.values()], probe))),
+        ollama=ollama,
     )
     problems = list(_conflicts(plan, probe))
     if problems:
@@ -142,11 +154,10 @@ def _described(gpu: smi.SmiGpu) -> Gpu:
 def _decide(name: str | None, service: Service | None, settings: Settings, machine: Machine) -> Decision:
     """The stack for one service, or for an environment without one."""
     environment = settings.environment
-    if service and service.engine == "ollama":
-        raise PlanError([f"serve.{name}.engine: ollama is not served yet. Use `engine: vllm`."])
     answer = resolve.decide(
         machine,
         Wish(
+            engine=service.engine if service else "vllm",
             model=service.model if service else None,
             vllm=service.vllm if service else None,
             torch=environment.torch,
@@ -178,8 +189,18 @@ def _decide(name: str | None, service: Service | None, settings: Settings, machi
     return answer
 
 
+def _stack(
+    settings: Settings, present: dict[str, Service], decisions: dict[str, Decision], machine: Machine
+) -> Decision:
+    """What the environment is made of; on a host that needs none, what its services by Ollama stand on."""
+    stack = _one_stack({name: made for name, made in decisions.items() if made.engine == "vllm"})
+    if stack is None and decisions and not _wanted(settings, present):
+        return next(iter(decisions.values()))
+    return stack or _decide(None, None, settings, machine)
+
+
 def _one_stack(decisions: dict[str, Decision]) -> Decision | None:
-    """All services of a host live in one environment, so their pins have to agree."""
+    """All services by vLLM of a host live in one environment, so their pins have to agree."""
     stacks = {(decision.python, decision.torch, decision.vllm): name for name, decision in decisions.items()}
     if len(stacks) > 1:
         (one, first), (other, second), *_ = stacks.items()
@@ -194,7 +215,14 @@ def _one_stack(decisions: dict[str, Decision]) -> Decision | None:
 
 def _wanted(settings: Settings, present: dict[str, Service]) -> bool:
     downloads = any(model.state == "present" for model in settings.models.values())
-    return settings.environment.state == "present" and bool(present or downloads)
+    served = any(service.engine == "vllm" for service in present.values())
+    return settings.environment.state == "present" and (served or downloads)
+
+
+def _unpackers(ollama: OllamaPlan | None) -> Iterator[str]:
+    """The package of what unpacks Ollama's archive; gzip is on every host."""
+    if ollama and ollama.archive and ollama.archive.packer != "gzip":
+        yield ollama.archive.packer
 
 
 def _environment(settings: Settings, stack: Decision, probe: Probe, manager: str) -> EnvironmentPlan:
@@ -204,11 +232,12 @@ def _environment(settings: Settings, stack: Decision, probe: Probe, manager: str
     installer = sources.installer(settings.sources, probe.architecture)
     lock = sources.explicit_lock(wish.lock_file, python, probe.architecture, addresses.conda_channel)
     torch = {"torch": stack.torch, "transformers": stack.transformers, "accelerate": stack.accelerate}
+    on_vllm = any(service.engine == "vllm" for service in settings.serve.values())
     extra = dict(pin.split("==") for pin in wish.packages)
     pins: dict[str, dict[str, str]] = {
         "models": {"modelscope": stack.modelscope or ""},
         "torch": {name: version for name, version in torch.items() if version} | extra,
-        "vllm": {"vllm": stack.vllm} if stack.vllm and settings.serve else {},
+        "vllm": {"vllm": stack.vllm} if stack.vllm and on_vllm else {},
     }
     return EnvironmentPlan(
         name=wish.name,
@@ -227,7 +256,7 @@ def _environment(settings: Settings, stack: Decision, probe: Probe, manager: str
 
 def _models(settings: Settings, services: Iterable[ServicePlan]) -> Iterator[ModelPlan]:
     endpoint = sources.models_endpoint(settings.sources)
-    wanted = [service.model for service in services]
+    wanted = [service.model for service in services if not isinstance(service.model, TagPlan)]
     wanted += [
         ModelPlan(model, download.revision, endpoint)
         for model, download in settings.models.items()

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from plan.answer import Reason
+from plan.archives import Archive
 from plan.packages import Tool
-from plan.probe import Probe
+from plan.probe import Probe, ollama_name
 from plan.sources import Addresses
 
 CONDA_PREFIX = "/opt/bringup/conda"
 MODELS_ROOT = "/srv/models"
+OLLAMA_STORE = f"{MODELS_ROOT}/ollama"
 USER = "bringup"
 # Environments are read-only to services, so compiled modules go here: three processes import the same ones
 # at every start of vLLM, and without this each would compile them again.
@@ -113,6 +115,37 @@ class ModelPlan:
 
 
 @dataclass(frozen=True)
+class TagPlan(ModelPlan):
+    """A model in Ollama's store, which Ollama pulls itself; `revision` and `endpoint` mean nothing to it."""
+
+    @property
+    def directory(self) -> str:
+        """The store: its models share files, so none has a directory of its own."""
+        return OLLAMA_STORE
+
+    def there(self, probe: Probe) -> bool:
+        """Whether the store has its manifest and every file that the manifest names, by size."""
+        return ollama_name(self.model) in probe.ollama.models
+
+
+@dataclass(frozen=True)
+class OllamaPlan:
+    """What Ollama needs on a host beside its services, and what nothing needs any more.
+
+    Attributes:
+        archive: None when Ollama shall serve nothing here.
+        tags: what the store shall have.
+        removed_tags: what shall go from a store that stays.
+        removed_paths: old versions; the whole of it when nothing is served any more.
+    """
+
+    archive: Archive | None
+    tags: tuple[TagPlan, ...]
+    removed_tags: tuple[str, ...]
+    removed_paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ServicePlan:
     """One service: a unit, the server's flags, and where it answers.
 
@@ -164,6 +197,7 @@ class HostPlan:
     removed_environments: tuple[str, ...]
     why: tuple[Reason, ...]
     warnings: tuple[str, ...]
+    ollama: OllamaPlan | None = None
 
     def to_json(self) -> str:
         """The plan as JSON text, ordered, for reports and for comparison."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from plan import sources
 from plan.answer import Decision
 from plan.errors import PlanError
-from plan.host import BYTECODE, ModelPlan, ServicePlan
+from plan.host import BYTECODE, OLLAMA_STORE, ModelPlan, ServicePlan, TagPlan
 from plan.probe import Probe
 from plan.settings import Service, Settings
 
@@ -30,17 +30,18 @@ def plan_services(
         taken.add(port)
         decision = decisions[name]
         address = _address(settings.access.listen, probe)
+        ollama = service.engine == "ollama"
         weights_gib = decision.memory.weights_gib if decision.memory else 0.0
         yield ServicePlan(
             name=name,
             engine=service.engine,
-            model=ModelPlan(service.model, service.revision, endpoint),
+            model=(TagPlan if ollama else ModelPlan)(service.model, service.revision, endpoint),
             served_name=service.served_name or service.model,
             listen=settings.access.listen,
             address=address,
             port=port,
             flags=_flags(decision, service),
-            environment=_variables(name, decision),
+            environment=(_ollama_variables if ollama else _variables)(name, decision),
             start_timeout_seconds=START_SECONDS + int(weights_gib * START_SECONDS_PER_GIB),
             needs_key=not ipaddress.ip_address(address).is_loopback,
         )
@@ -68,6 +69,21 @@ def _variables(name: str, decision: Decision) -> dict[str, str]:
         # gloo would bind to the first address that it finds
         variables["VLLM_HOST_IP"] = "127.0.0.1"
     return variables
+
+
+def _ollama_variables(name: str, decision: Decision) -> dict[str, str]:
+    return {
+        # its key pair, which it makes at its first start
+        "HOME": f"/var/cache/bringup/ollama-{name}",
+        "OLLAMA_MODELS": OLLAMA_STORE,
+        # one model, in memory from the first answer on, as with vLLM
+        "OLLAMA_KEEP_ALIVE": "-1",
+        "OLLAMA_MAX_LOADED_MODELS": "1",
+        "OLLAMA_LOAD_TIMEOUT": "30m",
+        # a start would delete what another server of the host is just pulling
+        "OLLAMA_NOPRUNE": "1",
+        **decision.environment,
+    }
 
 
 def _address(listen: str, probe: Probe) -> str:

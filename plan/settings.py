@@ -5,7 +5,6 @@ here, so that nothing behind this module has to distrust it.
 """
 
 import difflib
-import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from plan.contradictions import contradictions
 from plan.errors import SettingsError
 
 State = Literal["present", "absent"]
@@ -23,6 +23,13 @@ ModelId = Annotated[
     str,
     StringConstraints(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?(:[A-Za-z0-9._-]{1,64})?$"
+    ),
+]
+# With `engine: ollama` a name may begin with the host of its registry.
+ServedModel = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,2}(:[A-Za-z0-9._-]{1,64})?$"
     ),
 ]
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$")]
@@ -61,8 +68,10 @@ class Section(BaseModel):
 class Service(Section):
     """One entry of `serve`: a model behind an OpenAI-style API on this host."""
 
-    model: ModelId = Field(
-        description="Model id on the hub; with `engine: ollama` a tag.", examples=["Qwen/Qwen2.5-7B-Instruct"]
+    model: ServedModel = Field(
+        description="Model id on the hub. With `engine: ollama` a tag of its library (`qwen2.5:7b`), or of "
+        "ModelScope's (`modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M`).",
+        examples=["Qwen/Qwen2.5-7B-Instruct"],
     )
     engine: Literal["vllm", "ollama"] = Field("vllm", description="What serves the model.")
     revision: Revision = Field("master", description="Branch, tag or commit of the model.")
@@ -144,7 +153,8 @@ class Access(Section):
 
     listen: str = Field(
         "127.0.0.1",
-        description="Address to listen on, or a network: then the host's own address in it.",
+        description="Address to listen on, or a network: then the host's own address in it. Loopback only on "
+        "a host with `engine: ollama`, which has no authentication.",
         examples=["10.1.0.0/16"],
     )
     api_key_file: str | None = Field(
@@ -178,7 +188,15 @@ class Sources(Section):
     vllm: Url | None = Field(
         None, description="Base URL of vLLM's own indexes; `/<version>/<variant>` is added."
     )
-    ollama: Url | None = Field(None, description="Base URL of Ollama's release archives.")
+    ollama: Url | None = Field(
+        None, description="Base URL of Ollama's release archives; `/v<version>/<file>` is added."
+    )
+    ollama_version: Version | None = Field(
+        None, description="Ollama's version; the newest known when absent.", examples=["0.40.2"]
+    )
+    ollama_sha256: Sha256 | None = Field(
+        None, description="sha256 of that version's archive; needed when `ollama_version` is not known here."
+    )
     apt: Url | None = Field(None, description="Debian or Ubuntu mirror; the host's own sources when absent.")
 
 
@@ -196,20 +214,6 @@ class Settings(BaseModel):
     sources: Sources = Field(default_factory=Sources, description="Where things are fetched from.")
     access: Access = Field(default_factory=Access, description="Who reaches the services.")
 
-
-HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-
-# Flags that would undo what the plan decides about reach and keys; they come last on the command line.
-RESERVED_FLAGS = {
-    "api-key": "A key on a command line is no secret: set access.api_key_file.",
-    "config": "Write its contents as flags.",
-    "host": "Set access.listen.",
-    "model": "Set `model`.",
-    "port": "Set `port`.",
-    "revision": "Set `revision`.",
-    "served-model-name": "Set `served_name`.",
-    "uds": "Set access.listen.",
-}
 
 # What else may stand in an inventory: pyinfra's own data (connection, privileges), by prefix.
 _PYINFRA_DATA = re.compile(r"^(_|ssh_|local_|chroot_|docker_|dockerssh_|winrm_|relock$)")
@@ -249,53 +253,10 @@ def read(layers: Iterable[Mapping[str, Any]]) -> Settings:
         # a value that fits no member of a union is reported once per member: the last one says it best
         by_setting = {tuple(_steps(item["loc"])): _sentence(dict(item)) for item in error.errors()}
         raise SettingsError(list(by_setting.values())) from None
-    problems = list(_contradictions(settings))
+    problems = list(contradictions(settings))
     if problems:
         raise SettingsError(problems)
     return settings
-
-
-def _contradictions(settings: Settings) -> Iterable[str]:
-    seen: dict[int, str] = {}
-    for name, service in settings.serve.items():
-        if service.engine == "vllm" and not HUB_ID.fullmatch(service.model):
-            example = f"Qwen/{service.model.partition(':')[0].rpartition('/')[2]}"
-            yield (
-                f"serve.{name}.model: {service.model!r} is not a hub id. Write it as organisation/name, "
-                f"for example {example}, or set `engine: ollama`."
-            )
-        for flag in sorted(set(service.flags) & set(RESERVED_FLAGS)):
-            yield f"serve.{name}.flags.{flag}: is not yours to set here. {RESERVED_FLAGS[flag]}"
-        if service.port and service.port in seen:
-            yield f"serve.{name}.port: {service.port} is serve.{seen[service.port]}'s too. Choose another."
-        if service.port:
-            seen[service.port] = name
-    yield from _needed_and_absent(settings)
-    access = settings.access
-    try:
-        if "%" in access.listen:
-            raise ValueError("an address with a zone means another thing on each host")
-        exposed = not ipaddress.ip_network(access.listen, strict=False).is_loopback
-    except ValueError:
-        yield f"access.listen: {access.listen!r} is no address or network. Write one such as '10.1.0.0/16'."
-        return
-    if exposed and settings.serve and not (access.api_key_file or access.api_key_env):
-        yield (
-            f"access.listen: {access.listen} is not loopback and there is no key. "
-            "Set access.api_key_file or access.api_key_env."
-        )
-
-
-def _needed_and_absent(settings: Settings) -> Iterable[str]:
-    """What a service that shall be present needs, and another setting takes away."""
-    for name, service in settings.serve.items():
-        if service.state == "absent":
-            continue
-        if service.engine == "vllm" and settings.environment.state == "absent":
-            yield f"environment.state: is absent, and serve.{name} lives in it. Set that to absent too."
-        download = settings.models.get(service.model)
-        if download and download.state == "absent" and download.revision == service.revision:
-            yield f"models.{service.model}.state: is absent, and serve.{name} serves it. Set both alike."
 
 
 def _steps(location: Iterable[int | str]) -> list[str]:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from plan.host import HostPlan, ServicePlan
+from plan.probe import ollama_name
 
 
 def plans(all_plans: list[HostPlan], width: int = 110) -> str:
@@ -54,6 +55,10 @@ def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
                 source = environment.only_from.get(name)
                 reason = because.get(name, "")
                 yield name, version, f"{reason} (from {source})".strip() if source else reason
+    if plan.ollama and plan.ollama.archive:
+        yield "ollama", plan.ollama.archive.version, f"from {plan.ollama.archive.urls[0]}"
+        for tag in plan.ollama.tags:
+            yield "model", tag.model, f"pulled from {ollama_name(tag.model).partition('/')[0]}"
     for model in plan.models:
         yield "model", f"{model.model} @ {model.revision}", f"from {model.endpoint}"
     for service in plan.services:
@@ -64,6 +69,8 @@ def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
         )
     for removed in (*plan.removed_services, *plan.removed_models, *plan.removed_environments):
         yield "remove", removed, "state: absent"
+    for unused in (*plan.ollama.removed_tags, *plan.ollama.removed_paths) if plan.ollama else ():
+        yield "remove", unused, "nothing uses it any more"
 
 
 def _service(service: ServicePlan) -> str:

@@ -45,7 +45,7 @@ elif has rpm; then rpm -q --qf '%{NAME} ii %{VERSION}-%{RELEASE}\n' @PACKAGES@ 2
 block user; getent passwd bringup
 block paths
 find /etc/bringup /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service /opt/bringup/bin \
-    /opt/bringup /opt/bringup/downloads /srv/models /var/lib/bringup \
+    /opt/bringup /opt/bringup/downloads /opt/bringup/ollama /srv/models /srv/models/ollama /var/lib/bringup \
     /var/cache/bringup /var/cache/bringup/pycache -maxdepth 0 -printf '%m %u:%g %y %p\n' 2>/dev/null
 find /etc/bringup /opt/bringup/bin -mindepth 1 -printf '%m %u:%g %y %p\n' 2>/dev/null
 block hashes
@@ -72,4 +72,16 @@ find /srv/models -mindepth 3 -maxdepth 4 -name .bringup.json 2>/dev/null | while
     echo "directory $directory"; printf 'manifest '; tr -d '\n' <"$manifest"; echo
     find "$directory" -type f -printf 'file %s %T@ %P\n'
 done
+block ollama
+for directory in /opt/bringup/ollama/*; do
+    case $directory in *.part) continue ;; esac
+    if [ -x "$directory/bin/ollama" ]; then echo "version ${directory##*/}"; fi
+done
+for store in /srv/models/ollama/manifests /srv/models/ollama/manifests-v2; do
+    # newer manifests are links to files of the store
+    find -L "$store" -type f 2>/dev/null | while read -r manifest; do
+        printf 'manifest %s ' "${manifest#"$store"/}"; tr -d '\n' <"$manifest"; echo
+    done
+done
+find /srv/models/ollama/blobs -type f -printf 'blob %s %f\n' 2>/dev/null
 block end

@@ -45,7 +45,7 @@ def serve(plan: HostPlan, probe: Probe, api_key: str | None, installed: Operatio
         seen=probe.paths,
         name="Write the readiness check",
     )
-    for service in host.loop(plan.services):
+    for service in host.loop([service for service in plan.services if service.engine == "vllm"]):
         unit = files.write(
             files=[files.File(f"/etc/systemd/system/{service.unit}", _unit(plan, plan.environment, service))],
             seen=probe.paths,

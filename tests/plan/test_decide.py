@@ -191,10 +191,6 @@ class TestServices:
         assert ", serve.a vLLM 0.19.1 with torch " in sentence
         assert sentence.endswith("a host has one environment. Pin `vllm` alike, or use two hosts.")
 
-    def test_by_ollama_are_refused_as_not_served_yet(self) -> None:
-        tag = {"serve": {"small": {"model": "qwen2.5:7b", "engine": "ollama"}}}
-        assert refusals(BARE, tag) == ["serve.small.engine: ollama is not served yet. Use `engine: vllm`."]
-
     def test_on_a_network_listen_on_the_hosts_own_address_in_it_behind_a_key(self) -> None:
         (service,) = planned(BARE, ONE, {"access": {"listen": "10.44.0.0/24", "api_key_env": "KEY"}}).services
         assert (service.address, service.url, service.needs_key) == (

@@ -38,6 +38,8 @@ def test_every_address_that_can_be_set_has_a_preset() -> None:
     assert set(PRESETS["default"]) >= set(Sources.model_fields) - {
         "preset",
         "conda_installer_sha256",
+        "ollama_version",
+        "ollama_sha256",
         "wheels_extra",
         "wheels_links",
     }

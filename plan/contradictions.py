@@ -1,0 +1,104 @@
+"""Settings that are right one by one, and cannot hold together or with their engine."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plan.settings import Service, Settings
+
+# [[registry/]namespace/]model[:tag], as Ollama reads it: a namespace has no dots.
+TAG = re.compile(
+    r"(([A-Za-z0-9.-]+/)?[A-Za-z0-9_-]{1,80}/)?[A-Za-z0-9._-]{1,80}(:[A-Za-z0-9_][A-Za-z0-9._-]{0,79})?"
+)
+# Settings of a service that Ollama has no use for: saying so is better than silence.
+OF_VLLM = ("revision", "served_name", "gpus", "gpu_memory_utilization", "dtype", "vllm", "flags")
+HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+
+# Flags that would undo what the plan decides about reach and keys; they come last on the command line.
+RESERVED_FLAGS = {
+    "api-key": "A key on a command line is no secret: set access.api_key_file.",
+    "config": "Write its contents as flags.",
+    "host": "Set access.listen.",
+    "model": "Set `model`.",
+    "port": "Set `port`.",
+    "revision": "Set `revision`.",
+    "served-model-name": "Set `served_name`.",
+    "uds": "Set access.listen.",
+}
+
+
+def contradictions(settings: Settings) -> Iterator[str]:
+    """One sentence (setting, fact, fix) for each."""
+    seen: dict[int, str] = {}
+    for name, service in settings.serve.items():
+        if service.engine == "vllm" and not HUB_ID.fullmatch(service.model):
+            example = f"Qwen/{service.model.partition(':')[0].rpartition('/')[2]}"
+            yield (
+                f"serve.{name}.model: {service.model!r} is not a hub id. Write it as organisation/name, "
+                f"for example {example}, or set `engine: ollama`."
+            )
+        for flag in sorted(set(service.flags) & set(RESERVED_FLAGS)):
+            yield f"serve.{name}.flags.{flag}: is not yours to set here. {RESERVED_FLAGS[flag]}"
+        if service.engine == "ollama":
+            yield from _not_for_ollama(name, service)
+        if service.port and service.port in seen:
+            yield f"serve.{name}.port: {service.port} is serve.{seen[service.port]}'s too. Choose another."
+        if service.port:
+            seen[service.port] = name
+    yield from _needed_and_absent(settings)
+    sources = settings.sources
+    if sources.ollama_sha256 and not sources.ollama_version:
+        yield "sources.ollama_sha256: belongs to a version that is not named. Set sources.ollama_version."
+    yield from _reach(settings)
+
+
+def _reach(settings: Settings) -> Iterator[str]:
+    """Services that more than this host may reach, without what keeps others out."""
+    access = settings.access
+    try:
+        if "%" in access.listen:
+            raise ValueError("an address with a zone means another thing on each host")
+        exposed = not ipaddress.ip_network(access.listen, strict=False).is_loopback
+    except ValueError:
+        yield f"access.listen: {access.listen!r} is no address or network. Write one such as '10.1.0.0/16'."
+        return
+    for name, service in settings.serve.items():
+        if exposed and service.engine == "ollama" and service.state == "present":
+            yield (
+                f"access.listen: {access.listen} is not loopback, and serve.{name} is Ollama's, which has no "
+                "authentication. Set access.listen to 127.0.0.1 on this host, or `engine: vllm`."
+            )
+    keyed = any(service.engine == "vllm" for service in settings.serve.values())
+    if exposed and keyed and not (access.api_key_file or access.api_key_env):
+        yield (
+            f"access.listen: {access.listen} is not loopback and there is no key. "
+            "Set access.api_key_file or access.api_key_env."
+        )
+
+
+def _not_for_ollama(name: str, service: Service) -> Iterator[str]:
+    """What a service by Ollama cannot be given."""
+    if not TAG.fullmatch(service.model):
+        yield (
+            f"serve.{name}.model: {service.model!r} is no name that Ollama pulls. Write it as in "
+            "'qwen2.5:7b' or 'modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M'."
+        )
+    for setting in OF_VLLM:
+        if setting in service.model_fields_set:
+            yield f"serve.{name}.{setting}: is for vLLM, and the engine is ollama. Leave it out."
+
+
+def _needed_and_absent(settings: Settings) -> Iterator[str]:
+    """What a service that shall be present needs, and another setting takes away."""
+    for name, service in settings.serve.items():
+        if service.state == "absent":
+            continue
+        if service.engine == "vllm" and settings.environment.state == "absent":
+            yield f"environment.state: is absent, and serve.{name} lives in it. Set that to absent too."
+        download = settings.models.get(service.model)
+        if download and download.state == "absent" and download.revision == service.revision:
+            yield f"models.{service.model}.state: is absent, and serve.{name} serves it. Set both alike."

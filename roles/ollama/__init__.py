@@ -1,0 +1,3 @@
+from roles.ollama.deploy import serve
+
+__all__ = ["serve"]

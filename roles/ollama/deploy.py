@@ -1,0 +1,132 @@
+"""Ollama services: one server each behind loopback, active only when its model has answered."""
+
+import shlex
+
+from pyinfra.context import host
+
+from ops import download, files, task, units
+from ops.render import render
+from plan.archives import OLLAMA_ROOT, Archive
+from plan.host import OLLAMA_STORE, USER, HostPlan, OllamaPlan, ServicePlan
+from plan.probe import Probe
+
+MODELS = "/opt/bringup/bin/ollama-models"
+READY = "/opt/bringup/bin/wait-until-ollama-answers"
+# All of 127.0.0.0/8 is loopback: here no service's port is taken.
+PULL_ADDRESS = "127.254.254.254:11434"
+
+
+def serve(plan: HostPlan, probe: Probe) -> None:
+    """Installs the planned version, pulls the models, serves them; removes what nothing uses any more."""
+    if plan.ollama is None:
+        return
+    if plan.ollama.archive:
+        _install(plan.ollama.archive, probe)
+        _models(plan.ollama, plan.ollama.archive, probe)
+        _services(plan, plan.ollama.archive, probe)
+    files.absent(
+        paths=plan.ollama.removed_paths,
+        seen=plan.ollama.removed_paths,
+        name="Remove what nothing of Ollama uses any more",
+    )
+
+
+def _install(archive: Archive, probe: Probe) -> None:
+    files.directories(
+        wanted=[
+            files.Directory(OLLAMA_ROOT),
+            files.Directory(OLLAMA_STORE, owner=f"{USER}:{USER}"),
+        ],
+        seen=probe.paths,
+        name="Make Ollama's directories",
+    )
+    files.write(
+        files=[
+            files.File(MODELS, render("ollama/ollama_models.sh"), mode="755"),
+            files.File(READY, render("ollama/wait_until_ready.sh"), mode="755"),
+        ],
+        seen=probe.paths,
+        name="Write Ollama's programs",
+    )
+    task.run(
+        task=_unpack(archive),
+        needed=archive.version not in probe.ollama.versions,
+        name="Install Ollama",
+    )
+
+
+def _unpack(archive: Archive) -> task.Task:
+    """Downloads and unpacks beside the goal; the rename is the last step, so what is there is whole."""
+    file = f"/opt/bringup/downloads/ollama-{archive.sha256[:12]}"
+    hint = "no source has Ollama's archive: set sources.ollama"
+    script = f"""{download.script(archive.urls, archive.sha256, file, hint)}
+rm -rf {archive.directory}.part
+mkdir {archive.directory}.part
+tar --extract --file {file} --directory {archive.directory}.part --no-same-owner \\
+    --use-compress-program {archive.packer}
+chmod -R go-w {archive.directory}.part
+sync -f {archive.directory}.part
+mv -T {archive.directory}.part {archive.directory}
+rm -f {file}
+"""
+    return task.Task("ollama", f"installing Ollama {archive.version}", script)
+
+
+def _models(ollama: OllamaPlan, archive: Archive, probe: Probe) -> None:
+    missing = [tag.model for tag in ollama.tags if not tag.there(probe)]
+    task.run(
+        task=_pull(archive, missing, ollama.removed_tags, sorted(probe.ollama.damaged)),
+        needed=bool(missing or ollama.removed_tags or probe.ollama.damaged),
+        name="Pull the models",
+    )
+
+
+def _pull(archive: Archive, missing: list[str], unwanted: tuple[str, ...], damaged: list[str]) -> task.Task:
+    """One server for all pulls, on an address of its own; the services may only read the store.
+
+    So a service starts without its hub, and who reaches its open port cannot delete or add a model.
+    """
+    words = [word for tag in unwanted for word in ("remove", tag)]
+    words += [word for tag in missing for word in ("pull", tag)]
+    script = shlex.join(["rm", "-f", "--", *(f"{OLLAMA_STORE}/blobs/{name}" for name in damaged)])
+    script += f"\nexec {shlex.join(['sh', MODELS, f'{archive.directory}/bin/ollama', *words])}"
+    return task.Task(
+        name="ollama-models",
+        label=f"models {', '.join(missing)}" if missing else "Ollama's store",
+        script=script,
+        environment={
+            "HOME": "/var/lib/bringup",
+            "OLLAMA_HOST": PULL_ADDRESS,
+            "OLLAMA_MODELS": OLLAMA_STORE,
+            "OLLAMA_NOPRUNE": "1",
+        },
+        properties={
+            "User": USER,
+            "ProtectSystem": "strict",
+            "ReadWritePaths": f"{OLLAMA_STORE} /var/lib/bringup",
+            "PrivateTmp": "yes",
+            "NoNewPrivileges": "yes",
+        },
+    )
+
+
+def _services(plan: HostPlan, archive: Archive, probe: Probe) -> None:
+    for service in host.loop([service for service in plan.services if service.engine == "ollama"]):
+        unit = files.write(
+            files=[files.File(f"/etc/systemd/system/{service.unit}", _unit(archive, service))],
+            seen=probe.paths,
+            name="Write the Ollama unit",
+        )
+        units.serving(
+            service=units.Service(
+                service.unit, f"service {service.name}", service.start_timeout_seconds + 60
+            ),
+            seen=probe.units,
+            because=[unit],
+            restart=not service.model.there(probe),
+            name="Serve the model",
+        )
+
+
+def _unit(archive: Archive, service: ServicePlan) -> str:
+    return render("ollama/ollama.service.j2", service=service, prefix=archive.directory, user=USER)

@@ -1,0 +1,47 @@
+# Brings Ollama's store to what it shall hold, through a server of its own that ends with it.
+#
+#     ollama-models OLLAMA [pull TAG | remove TAG]...
+#
+# $OLLAMA_HOST and $OLLAMA_MODELS say where that server listens and where the store is. A pull that was cut
+# goes on where it stopped.
+set -u
+ollama=$1; shift
+url=http://$OLLAMA_HOST
+
+"$ollama" serve &
+server=$!
+trap 'kill "$server" "${progress:-$server}" 2>/dev/null; wait' EXIT
+
+request() { # METHOD PATH TAG
+    curl --silent --show-error --noproxy '*' --request "$1" --header 'Content-Type: application/json' \
+        --data "{\"model\":\"$3\",\"stream\":false}" --write-out '\n%{http_code}' "$url$2" 2>&1
+}
+tell_progress() { # TAG
+    while sleep 5; do echo "$1: the store has $(du -sm "$OLLAMA_MODELS" 2>/dev/null | cut -f 1) MiB"; done
+}
+fail() { echo "error: $*"; exit 1; }
+
+until curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "$url/api/version"; do
+    kill -0 "$server" 2>/dev/null || fail "Ollama ended instead of listening on $OLLAMA_HOST"
+    sleep 0.2
+done
+
+while [ $# -gt 1 ]; do
+    case $1 in
+    pull)
+        echo "pulling $2"
+        tell_progress "$2" & progress=$!
+        reply=$(request POST /api/pull "$2")
+        kill "$progress"; progress=
+        case $reply in *'"status":"success"'*) ;; *) fail "$2 cannot be pulled: $reply" ;; esac
+        ;;
+    remove)
+        reply=$(request DELETE /api/delete "$2")
+        case $reply in *200 | *404) ;; *) fail "$2 cannot be removed: $reply" ;; esac
+        ;;
+    esac
+    shift 2
+done
+
+# a server that may only read the store cannot make them
+mkdir -p "$OLLAMA_MODELS/manifests" "$OLLAMA_MODELS/manifests-v2" "$OLLAMA_MODELS/blobs"
