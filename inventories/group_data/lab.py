@@ -16,6 +16,7 @@ _sudo = ssh_user != "root"
 # pyinfra reads every file of this folder, whichever inventory it was given
 if _offer_file.exists():
     _offer = _json.loads(_offer_file.read_text())
+    _ollama = _offer.get("ollama", {})
     sources = {
         "models": _offer["models"]["endpoint"],
         "conda_installer": _offer["conda"]["installer_url"],
@@ -23,6 +24,9 @@ if _offer_file.exists():
         "wheels": _offer["wheels"]["index"],
         "wheels_extra": _offer["wheels"]["extra_indexes"],
         "wheels_links": _offer["wheels"]["find_links"],
+        "ollama": _ollama.get("base"),
+        "ollama_version": _ollama.get("version"),
+        "ollama_sha256": _ollama.get("sha256"),
     }
     environment = {"python": _offer["conda"]["python"], "lock_file": _offer["conda"]["lock_file"]}
     serve = {

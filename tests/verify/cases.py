@@ -68,6 +68,14 @@ def _services(plan: HostPlan) -> Parts:
     )
 
 
+def _ollama_services(plan: HostPlan) -> Parts:
+    return (
+        (service, f"{service.name} {service.model.model} on {service.port}")
+        for service in plan.services
+        if service.engine == "ollama"
+    )
+
+
 def _guarded(plan: HostPlan) -> Parts:
     return ((service, name) for service, name in _services(plan) if service.needs_key)
 
@@ -81,6 +89,7 @@ def _keys(plan: HostPlan) -> Parts:
 PARTS: Mapping[str, Callable[[HostPlan], Parts]] = {
     "guarded_services": _keys,
     "guarded_service": _guarded,
+    "ollama_service": _ollama_services,
     "service": _services,
     "model": _models,
     "torch": _torch,

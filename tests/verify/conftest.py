@@ -28,7 +28,7 @@ from tests.verify.evidence import MODULES, Evidence
 from tests.verify.fleet import Planned, Subject
 
 # The order of a host's bring-up is the order of its proof.
-ROLES = ("test_host", "test_conda", "test_torch", "test_models", "test_vllm", "test_secrets")
+ROLES = ("test_host", "test_conda", "test_torch", "test_models", "test_vllm", "test_ollama", "test_secrets")
 HOSTS = pytest.StashKey[list[Host]]()
 SUBJECTS = pytest.StashKey[list[Subject]]()
 TOLD = pytest.StashKey[list[str]]()
@@ -235,6 +235,12 @@ def service(case: Case) -> ServicePlan:
 @pytest.fixture
 def guarded_service(service: ServicePlan) -> ServicePlan:
     """A planned service that asks for a key."""
+    return service
+
+
+@pytest.fixture
+def ollama_service(service: ServicePlan) -> ServicePlan:
+    """A planned service by Ollama."""
     return service
 
 

@@ -159,7 +159,13 @@ def script(plan: HostPlan) -> str:
 
 def _calls(plan: HostPlan) -> Iterator[list[str]]:
     yield ["host"]
-    yield ["gone", *plan.removed_models, *(f"/etc/systemd/system/{unit}" for unit in plan.removed_services)]
+    unused = plan.ollama.removed_paths if plan.ollama else ()
+    yield [
+        "gone",
+        *plan.removed_models,
+        *unused,
+        *(f"/etc/systemd/system/{unit}" for unit in plan.removed_services),
+    ]
     if plan.environment:
         pins = {name for part in plan.environment.pins.values() for name in part}
         modules = [module for name, module in MODULES.items() if name in pins]

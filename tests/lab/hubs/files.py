@@ -1,4 +1,4 @@
-"""Static files for the lab's hosts: wheels/, conda/ and installers/ of the root, nothing else."""
+"""Static files for the lab's hosts: wheels/, conda/, installers/ and ollama/ of the root, nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from tests.lab.hubs.wire import Content, StandInHandler
 
-SERVED = ("wheels", "conda", "installers")
+SERVED = ("wheels", "conda", "installers", "ollama")
 
 
 class FileHandler(StandInHandler):

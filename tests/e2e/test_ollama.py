@@ -1,0 +1,180 @@
+"""A model by Ollama on a bare host of its own lab: served, unchanged by a second run, mended, taken off."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.deploys import PYINFRA, Run
+from tests.e2e.test_lab_machines import own_lab
+from tests.lab import hubs, machines, services
+from tests.lab.hubs.ollama import Offer
+from tests.lab.layout import REPOSITORY, Lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+HOST, UNIT, FILES_PORT = "lab-1", "ollama-small.service", 9200
+FROM_LIBRARY = "qwen2.5:0.5b"
+FROM_MODELSCOPE = "modelscope.cn/Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A lab with one bare host, and what an operator's machine needs to deploy to it."""
+
+    lab: Lab
+    folder: Path
+    offer: Offer
+
+    def deploy(self, **service: Any) -> Run:
+        """Deploys one service; what is given replaces its settings."""
+        wanted = {"engine": "ollama", "model": FROM_LIBRARY} | service
+        self._write_inventory(wanted)
+        started = time.monotonic()
+        done = subprocess.run(
+            self.command,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        run = Run(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+        assert run.code == 0, run.errors[-4000:]
+        return run
+
+    @property
+    def command(self) -> list[str]:
+        return [str(PYINFRA), "-y", "--json", str(self.folder / "site.py"), "deploy.py"]
+
+    def _write_inventory(self, service: dict[str, Any]) -> None:
+        data = {
+            "ssh_hostname": self.lab.host(HOST).address,
+            "ssh_user": "root",
+            "ssh_key": str(self.lab.login_key),
+            "ssh_known_hosts_file": str(self.lab.known_hosts),
+            "serve": {"small": service},
+            "sources": {
+                "ollama": self.offer.base,
+                "ollama_version": self.offer.version,
+                "ollama_sha256": self.offer.sha256,
+            },
+        }
+        (self.folder / "site.py").write_text(f"site = {[(HOST, data)]!r}\n")
+
+    def on_host(self, script: str) -> str:
+        return machines.run(HOST, script, timeout_seconds=60, lab=self.lab).stdout.strip()
+
+    def faults(self, **switched: Any) -> None:
+        """Switches the file server's faults; none clears them."""
+        url = f"http://{self.lab.gateway}:{FILES_PORT}/_lab"
+        subprocess.run(["curl", "-sf", "-o", "/dev/null", "-d", json.dumps(switched), url], check=True)
+
+    def answer(self) -> str:
+        """The answer to a chat question, asked on the host itself."""
+        body = json.dumps({"model": FROM_LIBRARY, "messages": [{"role": "user", "content": "服务正常吗？"}]})
+        url = "http://127.0.0.1:8000/v1/chat/completions"
+        reply = json.loads(self.on_host(f"curl -sf -H 'Content-Type: application/json' -d '{body}' {url}"))
+        return str(reply["choices"][0]["message"]["content"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    lab = own_lab(tmp_path_factory.mktemp("lab"), second_octet=110)
+    try:
+        machines.up(1, hubs=False, lab=lab)
+        lab.hubs.mkdir()
+        base = (lab.host(HOST).directory / "base").resolve()
+        offer = hubs.build_ollama_alone(lab.hubs, base, f"http://{lab.gateway}:{FILES_PORT}")
+        services.ensure_serving(lab)
+        yield Site(lab, tmp_path_factory.mktemp("inventories"), offer)
+    finally:
+        machines.clean(lab)
+
+
+def test_a_run_that_was_cut_in_its_pull_is_completed_by_the_next(site: Site) -> None:
+    site.faults(rate=400_000, match="/blobs/")
+    site._write_inventory({"engine": "ollama", "model": FROM_LIBRARY})
+    partial = "ls /srv/models/ollama/blobs/*-partial"
+    process = subprocess.Popen(
+        site.command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
+    )
+    deadline = time.monotonic() + 120
+    while not site.on_host(f"{partial} 2>/dev/null"):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    process.kill()
+    process.wait()
+    machines.power_off(HOST, lab=site.lab)
+    machines.boot(HOST, lab=site.lab)
+    before = int(site.on_host(f"stat -c %s {partial.removeprefix('ls ')}"))
+    site.faults()
+    site.deploy()
+    assert site.on_host(f"systemctl is-active {UNIT}") == "active"
+    requests = map(json.loads, (site.lab.hubs / "requests.jsonl").read_text().splitlines())
+    ranges = [request["range"] for request in requests if "/blobs/" in request["path"] and request["range"]]
+    assert f"bytes={before}-" in ranges
+
+
+def test_the_model_answers(site: Site) -> None:
+    assert site.answer().strip()
+
+
+def test_a_second_run_changes_nothing_and_restarts_nothing(site: Site) -> None:
+    before = site.on_host(f"systemctl show -P MainPID {UNIT}")
+    assert site.deploy().changed() == {}
+    assert site.on_host(f"systemctl show -P MainPID {UNIT}") == before
+
+
+def test_nothing_of_conda_or_vllm_is_on_the_host(site: Site) -> None:
+    assert (
+        site.on_host("ls -d /opt/bringup/conda /etc/bringup/environments 2>/dev/null; command -v python3")
+        == ""
+    )
+
+
+def test_who_reaches_the_port_can_neither_delete_nor_pull_a_model(site: Site) -> None:
+    for method, path, model in (
+        ("DELETE", "/api/delete", FROM_LIBRARY),
+        ("POST", "/api/pull", FROM_MODELSCOPE),
+    ):
+        script = (
+            f'curl -s -X {method} -d \'{{"model":"{model}","stream":false}}\' http://127.0.0.1:8000{path}'
+        )
+        assert "ead-only" in site.on_host(script)
+    assert site.answer().strip()
+
+
+def test_a_damaged_file_of_the_store_is_brought_again(site: Site) -> None:
+    site.on_host("truncate -s 1000 $(ls -S /srv/models/ollama/blobs/* | head -n 1)")
+    assert "Pull the models" in site.deploy().changed()
+    assert site.answer().strip()
+
+
+def test_another_tag_of_another_registry_is_pulled_and_the_checks_agree(site: Site) -> None:
+    site.deploy(model=FROM_MODELSCOPE)
+    done = subprocess.run(
+        [REPOSITORY / ".venv/bin/pytest", "-v", "tests/verify", "--inventory", str(site.folder / "site.py")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert re.findall(r"test_ollama\.py::.* PASSED", done.stdout)
+
+
+def test_a_service_that_shall_be_absent_leaves_nothing_of_ollama(site: Site) -> None:
+    site.deploy(state="absent")
+    left = "ls -d /opt/bringup/ollama /srv/models/ollama /etc/systemd/system/ollama-* 2>/dev/null"
+    assert site.on_host(left) == ""
+    assert site.deploy(state="absent").changed() == {}
