@@ -106,6 +106,8 @@ def _fit(options: argparse.Namespace, parser: Parser) -> int:
     cards = _cards(options, parser)
     if not cards:
         parser.error("--gpu: is missing. Name the card, for example --gpu L40S.")
+    if options.tensor_parallel and not options.gpu_count and len(cards) == 1:
+        cards = cards * options.tensor_parallel
     facts = _facts(options.model, options.hub) or models.lookup(options.model)
     assert facts is not None
     wish = FitWish(

@@ -26,13 +26,17 @@ _NO_FP8_CACHE_ON_TURING = "0.24.0"
 
 @dataclass(frozen=True)
 class Host:
-    """A machine as the constraints see it: `driver` is the version that will be there, None without GPUs."""
+    """A machine as the constraints see it: `driver` is the version that will be there, None without GPUs.
+
+    `brief`: only whether there is a stack is asked, not what stands against it.
+    """
 
     machine: Machine
     wish: Wish
     driver: str | None
     glibc: str | None
     model: ModelFacts | None = None
+    brief: bool = False
 
     @property
     def cards(self) -> tuple[Gpu, ...]:

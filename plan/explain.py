@@ -64,7 +64,7 @@ def smi(report: SmiReport) -> str:
     """What an output of nvidia-smi says, GPU by GPU."""
     table = Table(show_edge=False, pad_edge=False)
     for column in ("name", "uuid", "pci_device_id", "memory_mib", "compute_capability", "mig"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "uuid")
     for gpu in report.gpus:
         mig = {True: "on", False: "off", None: "none"}[gpu.mig]
         cells = (gpu.name, gpu.uuid, gpu.pci_device_id, gpu.memory_mib, gpu.compute_capability)

@@ -15,6 +15,8 @@ NVIDIA_VENDOR = "10de"
 # takes up to 6.25 % and the driver 2 % (A10G: 24 GB, 22.03 GiB); on others only the driver takes some.
 _LEAST_SHARE_WITH_ECC = 0.915
 _LEAST_SHARE_WITHOUT_ECC = 0.95
+# HBM has ECC of its own beside the memory that is sold (A100, H100, B200: 99 %).
+_LEAST_SHARE_OF_HBM = 0.98
 # The driver's own part of what nvidia-smi calls the total (A100 80GB: 869 of 81920 MiB).
 _USUAL_SHARE_KEPT = 0.012
 # Boards of another size under the same id (a 2080 Ti with 22 GB) differ by far more.
@@ -61,6 +63,16 @@ _ARCHITECTURES = (
     (Capability(10, 0), "Blackwell"),
     (Capability(13, 0), "newer than Blackwell"),
 )
+
+
+_HBM_GENERATIONS = {
+    Capability(6, 0),
+    Capability(7, 0),
+    Capability(8, 0),
+    Capability(9, 0),
+    Capability(10, 0),
+    Capability(10, 3),
+}
 
 
 @dataclass(frozen=True)
@@ -120,11 +132,14 @@ def _plain(name: str) -> str:
 
 def _row(raw: dict[str, Any]) -> _Row:
     total = raw.get("total_gib")
+    capability = Capability.parse(raw["capability"])
     share = _LEAST_SHARE_WITH_ECC if raw["datacenter"] else _LEAST_SHARE_WITHOUT_ECC
+    if raw["datacenter"] and capability in _HBM_GENERATIONS:
+        share = _LEAST_SHARE_OF_HBM
     gpu = Gpu(
         name=raw["name"],
         pci_id=raw["pci_id"],
-        capability=Capability.parse(raw["capability"]),
+        capability=capability,
         memory_gib=total or round(raw["memory_gb"] * share, 2),
         datacenter=raw["datacenter"],
         nvswitch=raw.get("nvswitch", False),

@@ -91,7 +91,7 @@ def _passed_over(host: Host, row: compat.Vllm) -> str:
         return f"no {CPU} build of {row.version} is in the tables"
     failed = next(constraints.failures(rejected[0], host), None)
     if failed:
-        return f"{row.version}: {failed.constraint}, but {failed.fact}"
+        return f"{row.version}: {failed.fact}"
     risk = next(constraints.risks(rejected[0], host), "its stack carries a risk")
     return f"{row.version}: {risk.rstrip('.')}"
 

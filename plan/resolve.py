@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from plan import compat, constraints, driver, flags, models, ollama, processor
 from plan.answer import Decision, DriverChoice, Failure, Machine, MemoryFit, Reason, Refusal, Wish
@@ -32,19 +33,34 @@ def decide(machine: Machine, wish: Wish, model: ModelFacts | None = None) -> Dec
         wish: what the operator wants.
         model: the model's facts when it is not in the tables (read from its hub or directory).
     """
+    # A fleet is many hosts of few kinds: what a decision does not depend on must not tell them apart.
+    kind = replace(machine, disk_free_gib=None, cpu_cores=None)
+    if machine.gpus and wish.engine == "vllm":
+        kind = replace(kind, memory_gib=None)
+    return _decide_kind(kind, wish, model)
+
+
+@lru_cache(maxsize=1024)
+def _decide_kind(machine: Machine, wish: Wish, model: ModelFacts | None) -> Decision | Refusal:
     answer = decide_once(machine, wish, model)
-    if isinstance(answer, Refusal):
-        return replace(answer, fixes=fixes_for(machine, wish, model, decide_once))
-    return answer
+    if isinstance(answer, Decision):
+        return answer
+    return replace(answer, fixes=fixes_for(machine, wish, model, _works))
 
 
-def decide_once(machine: Machine, wish: Wish, model: ModelFacts | None = None) -> Decision | Refusal:
-    """As `decide`, without looking for fixes."""
+def _works(machine: Machine, wish: Wish, model: ModelFacts | None) -> Decision | Refusal:
+    return decide_once(machine, wish, model, brief=True)
+
+
+def decide_once(
+    machine: Machine, wish: Wish, model: ModelFacts | None = None, *, brief: bool = False
+) -> Decision | Refusal:
+    """As `decide`, without looking for fixes; a `brief` refusal does not say what fails."""
     failed = tuple(_gates(machine, wish))
     if failed:
         return Refusal(failed)
     facts = model or (models.lookup(wish.model) if wish.model else None)
-    host = Host(machine, wish, None, host_glibc(machine), facts)
+    host = Host(machine, wish, None, host_glibc(machine), facts, brief)
     if wish.engine == "ollama":
         return ollama.decide(host)
     if not machine.gpus:
@@ -147,20 +163,24 @@ def choose(host: Host, accelerator: str) -> Stack | Refusal:
 
     With `prefer = "newest"` the newest vLLM counts first.
     """
-    nearest: tuple[Failure, ...] = ()
     found: list[Stack] = []
-    for candidate in _in_question(host, accelerator):
+    candidates = _in_question(host, accelerator)
+    for candidate in candidates:
         if found and _settles(found, candidate, host.wish):
             break
-        failed = tuple(constraints.failures(candidate, host))
-        if failed:
-            if not nearest or _distance(failed) <= _distance(nearest):
-                nearest = failed
-            continue
-        found.append(Stack(candidate, tuple(dict.fromkeys(constraints.risks(candidate, host)))))
-    if not found:
-        return Refusal(nearest or (_no_build(host, accelerator),))
-    return min(found, key=lambda stack: len(stack.risks))
+        if next(constraints.failures(candidate, host), None) is None:
+            found.append(Stack(candidate, tuple(dict.fromkeys(constraints.risks(candidate, host)))))
+    if found:
+        return min(found, key=lambda stack: len(stack.risks))
+    if host.brief:
+        return Refusal(())
+    return Refusal(_nearest(candidates, host) or (_no_build(host, accelerator),))
+
+
+def _nearest(candidates: list[Candidate], host: Host) -> tuple[Failure, ...]:
+    """What fails of the nearest candidate; of two that fail alike, of the older, which asks for less."""
+    failed = [tuple(constraints.failures(candidate, host)) for candidate in candidates]
+    return min(reversed(failed), key=_distance, default=())
 
 
 def _no_build(host: Host, accelerator: str) -> Failure:
@@ -187,8 +207,7 @@ def _settles(found: list[Stack], candidate: Candidate, wish: Wish) -> bool:
     return wish.prefer == "newest" and candidate.vllm.version != found[0].candidate.vllm.version
 
 
-# What it costs the operator to give way: a candidate that fails only cheaply is the nearest, and of two that
-# fail alike the older one, which asks for less.
+# What it costs the operator to give way.
 _COST = {constraints.OPERATOR: 1, constraints.POLICY: 2}
 
 
