@@ -14,6 +14,7 @@ probe = host.get_fact(Probe)
 plan, api_key = plan_for(host, probe)  # no plan: this host is refused, in one sentence; the others go on
 
 if plan and probe:
+    ground.clear(plan, probe)
     ground.prepare(plan, probe)
     conda.install(plan, probe)
     models.start(plan, probe)

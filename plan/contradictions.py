@@ -41,8 +41,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
                 f"serve.{name}.model: {service.model!r} is not a hub id. Write it as organisation/name, "
                 f"for example {example}, or set `engine: ollama`."
             )
-        for flag in sorted(set(service.flags) & set(RESERVED_FLAGS)):
-            yield f"serve.{name}.flags.{flag}: is not yours to set here. {RESERVED_FLAGS[flag]}"
+        yield from _reserved(name, service)
         if service.engine == "ollama":
             yield from _not_for_ollama(name, service)
         if service.port and service.port in seen:
@@ -54,6 +53,15 @@ def contradictions(settings: Settings) -> Iterator[str]:
     if sources.ollama_sha256 and not sources.ollama_version:
         yield "sources.ollama_sha256: belongs to a version that is not named. Set sources.ollama_version."
     yield from _reach(settings)
+
+
+def _reserved(name: str, service: Service) -> Iterator[str]:
+    """Flags of the plan's; vLLM's parser takes an unambiguous beginning of a flag for the whole."""
+    for flag in sorted(service.flags):
+        for reserved, fix in RESERVED_FLAGS.items():
+            if reserved.startswith(flag):
+                yield f"serve.{name}.flags.{flag}: is not yours to set here. {fix}"
+                break
 
 
 def _reach(settings: Settings) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """From settings and a probe to the plan of one host, or to the sentence that says why there is none."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from plan import apt, gpus, packages, resolve, smi, sources
 from plan.answer import Decision, Machine, Refusal, Wish
@@ -73,7 +73,7 @@ def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
         warnings=tuple(dict.fromkeys(_warnings(settings, [stack, *decisions.values()], probe))),
         ollama=ollama,
     )
-    problems = list(_conflicts(plan, probe))
+    problems = [*_conflicts(plan, probe), *_room(plan, decisions, probe)]
     if problems:
         raise PlanError(problems)
     return plan
@@ -318,6 +318,21 @@ def _warnings(settings: Settings, decisions: Iterable[Decision], probe: Probe) -
             )
 
 
+def _room(plan: HostPlan, decisions: Mapping[str, Decision], probe: Probe) -> Iterator[str]:
+    """Disks that cannot hold what is not there yet."""
+    free = probe.disks["/opt"].free_gib
+    if plan.environment and plan.environment.prefix not in probe.environments:
+        needed = ENVIRONMENT_GIB[plan.accelerator]
+        if free < needed:
+            yield f"disk: /opt has {free:.1f} GiB free, the environment needs {needed:.0f}. Make room there."
+    missing = {service.model: service.name for service in plan.services if not service.model.there(probe)}
+    fits = (decisions[name].memory for name in missing.values())
+    needed = sum(fit.disk_gib for fit in fits if fit)
+    free = probe.disks["/srv/models"].free_gib
+    if free < needed:
+        yield f"disk: /srv/models has {free:.1f} GiB free, the models need {needed:.0f}. Make room there."
+
+
 def _conflicts(plan: HostPlan, probe: Probe) -> Iterator[str]:
     """What stands against an otherwise good plan on this very host."""
     for service in plan.services:
@@ -329,7 +344,3 @@ def _conflicts(plan: HostPlan, probe: Probe) -> Iterator[str]:
                 f"serve.{service.name}.port: {service.port} is taken on this host by {holder}. "
                 f"Set serve.{service.name}.port to a free one."
             )
-    if plan.environment and plan.environment.prefix not in probe.environments:
-        needed, free = ENVIRONMENT_GIB[plan.accelerator], probe.disks["/opt"].free_gib
-        if free < needed:
-            yield f"disk: /opt has {free:.1f} GiB free, the environment needs {needed:.0f}. Make room there."

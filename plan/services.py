@@ -91,6 +91,8 @@ def _address(listen: str, probe: Probe) -> str:
     network = ipaddress.ip_network(listen, strict=False)
     if network.num_addresses == 1:
         return listen.split("/")[0]
+    if network.is_loopback:
+        return "127.0.0.1"
     own = [address for address in probe.addresses if ipaddress.ip_address(address) in network]
     if not own:
         there = ", ".join(probe.addresses) or "none"

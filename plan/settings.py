@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from plan.contradictions import contradictions
 from plan.errors import SettingsError
@@ -45,17 +45,6 @@ Url = Annotated[
     StringConstraints(
         pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~%+,=@-]*)*|file:///[A-Za-z0-9._/+-]+)$"
     ),
-]
-
-
-def _no_parent(path: str) -> str:
-    if ".." in path.split("/"):
-        raise ValueError("may not contain '..'")
-    return path.rstrip("/")
-
-
-HostPath = Annotated[
-    str, StringConstraints(pattern=r"^/[A-Za-z0-9][A-Za-z0-9._/+-]{0,200}$"), AfterValidator(_no_parent)
 ]
 
 
@@ -215,7 +204,7 @@ class Settings(BaseModel):
     access: Access = Field(default_factory=Access, description="Who reaches the services.")
 
 
-# What else may stand in an inventory: pyinfra's own data (connection, privileges), by prefix.
+# What else an inventory may hold: pyinfra's own data (connection, privileges), by prefix.
 _PYINFRA_DATA = re.compile(r"^(_|ssh_|local_|chroot_|docker_|dockerssh_|winrm_|relock$)")
 
 

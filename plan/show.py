@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from plan.host import HostPlan, ServicePlan
+from plan.host import EnvironmentPlan, HostPlan, ServicePlan
 from plan.probe import ollama_name
 
 
@@ -52,9 +52,7 @@ def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
         yield "python", environment.python, because.get("python", "")
         for versions in environment.pins.values():
             for name, version in versions.items():
-                source = environment.only_from.get(name)
-                reason = because.get(name, "")
-                yield name, version, f"{reason} (from {source})".strip() if source else reason
+                yield name, version, _origin(because.get(name, ""), environment, name)
     if plan.ollama and plan.ollama.archive:
         yield "ollama", plan.ollama.archive.version, f"from {plan.ollama.archive.urls[0]}"
         for tag in plan.ollama.tags:
@@ -71,6 +69,15 @@ def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
         yield "remove", removed, "state: absent"
     for unused in (*plan.ollama.removed_tags, *plan.ollama.removed_paths) if plan.ollama else ():
         yield "remove", unused, "nothing uses it any more"
+
+
+def _origin(because: str, environment: EnvironmentPlan, name: str) -> str:
+    """The reason of a pin, with where this host will fetch it, which the settings may have changed."""
+    reason, public, _ = because.partition("; from ")
+    source = environment.only_from.get(name)
+    if public and not source:
+        source = ", ".join(environment.addresses.wheels_links) or None
+    return f"{reason}; from {source}" if source else because
 
 
 def _service(service: ServicePlan) -> str:

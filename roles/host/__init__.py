@@ -1,3 +1,3 @@
-from roles.host.deploy import prepare
+from roles.host.deploy import clear, prepare
 
-__all__ = ["prepare"]
+__all__ = ["clear", "prepare"]

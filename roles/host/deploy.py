@@ -5,10 +5,21 @@ from collections.abc import Generator
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from ops import files, packages, task
+from ops import files, packages, task, units
 from plan import apt
 from plan.host import BYTECODE, HostPlan
 from plan.probe import Probe
+
+
+def clear(plan: HostPlan, probe: Probe) -> None:
+    """Stops and removes services that are no longer wanted, before anything that they stand on goes."""
+    for unit in host.loop(plan.removed_services):
+        units.gone(
+            unit=unit,
+            path=f"/etc/systemd/system/{unit}",
+            seen=probe.units,
+            name="Remove services no longer wanted",
+        )
 
 
 def prepare(plan: HostPlan, probe: Probe) -> None:

@@ -113,7 +113,7 @@ def _pull(archive: Archive, missing: list[str], unwanted: tuple[str, ...], damag
 def _services(plan: HostPlan, archive: Archive, probe: Probe) -> None:
     for service in host.loop([service for service in plan.services if service.engine == "ollama"]):
         unit = files.write(
-            files=[files.File(f"/etc/systemd/system/{service.unit}", _unit(archive, service))],
+            files=[files.File(f"/etc/systemd/system/{service.unit}", unit_text(archive, service))],
             seen=probe.paths,
             name="Write the Ollama unit",
         )
@@ -128,5 +128,5 @@ def _services(plan: HostPlan, archive: Archive, probe: Probe) -> None:
         )
 
 
-def _unit(archive: Archive, service: ServicePlan) -> str:
+def unit_text(archive: Archive, service: ServicePlan) -> str:
     return render("ollama/ollama.service.j2", service=service, prefix=archive.directory, user=USER)

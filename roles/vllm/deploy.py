@@ -29,14 +29,7 @@ def install(plan: HostPlan, probe: Probe) -> OperationMeta | None:
 
 
 def serve(plan: HostPlan, probe: Probe, api_key: str | None, installed: OperationMeta | None) -> None:
-    """Writes units and key, starts what does not run, removes what is no longer wanted."""
-    for unit in host.loop(plan.removed_services):
-        units.gone(
-            unit=unit,
-            path=f"/etc/systemd/system/{unit}",
-            seen=probe.units,
-            name="Remove services no longer wanted",
-        )
+    """Writes units and key, starts what does not run."""
     if plan.environment is None:
         return
     reasons = [*_key(plan, probe, api_key), *([installed] if installed else [])]
@@ -47,7 +40,9 @@ def serve(plan: HostPlan, probe: Probe, api_key: str | None, installed: Operatio
     )
     for service in host.loop([service for service in plan.services if service.engine == "vllm"]):
         unit = files.write(
-            files=[files.File(f"/etc/systemd/system/{service.unit}", _unit(plan, plan.environment, service))],
+            files=[
+                files.File(f"/etc/systemd/system/{service.unit}", unit_text(plan, plan.environment, service))
+            ],
             seen=probe.paths,
             name="Write the vLLM unit",
         )
@@ -79,7 +74,8 @@ def _key(plan: HostPlan, probe: Probe, api_key: str | None) -> list[OperationMet
     return [key]
 
 
-def _unit(plan: HostPlan, environment: EnvironmentPlan, service: ServicePlan) -> str:
+def unit_text(plan: HostPlan, environment: EnvironmentPlan, service: ServicePlan) -> str:
+    """The unit file of one service."""
     return render(
         "vllm/vllm.service.j2",
         service=service,

@@ -45,7 +45,7 @@ class FakeHost:
 
 # How a host answers where all goes well: a task has ended, a service serves.
 WELL = (Answer(r"SubState bringup-\S+; *echo|state=\$\(systemctl show -P SubState", "exited"),)
-SERVES = (Answer(r"-P ActiveState", "active 0"),)
+SERVES = (Answer(r"-P ActiveState", "active 0 none"),)
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         Answer(r"^journalctl .*bringup-conda", "no source has the conda installer"),
     ]
     no_memory = [
-        Answer(r"-P ActiveState", "failed 3"),
+        Answer(r"-P ActiveState", "failed 3 none"),
         Answer(r"^journalctl .*vllm-chat", "INFO start\nRuntimeError: out of memory"),
     ]
     return deploy(
@@ -228,7 +228,14 @@ class TestDrift:
     def test_a_rebuilt_environment_gets_all_its_packages_and_a_restart(self, drift: Run) -> None:
         kinds = drift.kinds("rebuilt")
         started = [kind.removeprefix("start ") for kind in kinds if kind.startswith("start ")]
-        assert started == ["environment", "uv", "install-models", "install-torch", "install-vllm"]
+        assert started == [
+            "environment",
+            "uv",
+            "install-models",
+            "install-torch",
+            "check-torch",
+            "install-vllm",
+        ]
         assert kinds[-2:] == RESTART
 
     def test_everything_that_was_put_on_a_host_is_taken_off_again(self, drift: Run) -> None:
@@ -238,9 +245,6 @@ class TestDrift:
             f"remove /srv/models/{MODEL}/master",
         }
 
-    @pytest.mark.xfail(
-        strict=True, reason="environments and models go before the service that uses them stops"
-    )
     def test_a_service_stops_before_what_it_runs_on_goes(self, drift: Run) -> None:
         assert drift.kinds("nothing")[1] == "disable vllm-chat.service"
 

@@ -215,7 +215,7 @@ class TestTheUnit:
     def test_serves_on_loopback_and_waits_for_an_answer(self) -> None:
         assert self.plan.ollama and self.plan.ollama.archive
         (service,) = self.plan.services
-        unit = list(unit_settings(role._unit(self.plan.ollama.archive, service)))
+        unit = list(unit_settings(role.unit_text(self.plan.ollama.archive, service)))
         values = {name: value for section, name, value in unit if section == "Service"}
         assert words(values["ExecStart"]) == [f"{self.plan.ollama.archive.directory}/bin/ollama", "serve"]
         assert words(values["ExecStartPost"])[1:4] == [role.READY, "http://127.0.0.1:8000", QUANTIZED]

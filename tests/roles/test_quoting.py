@@ -96,7 +96,7 @@ def test_a_unit_hands_every_value_to_vllm_as_it_was_written(candidates: dict[str
     wanted = accepted(candidates)
     plan, environment = planned(wanted)
     (service,) = plan.services
-    unit = list(unit_settings(vllm._unit(plan, environment, service)))
+    unit = list(unit_settings(vllm.unit_text(plan, environment, service)))
     assert [name for section, name, _ in unit if section == "Service" and name.startswith("Exec")] == [
         "ExecStart",
         "ExecStartPost",

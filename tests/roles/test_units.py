@@ -29,7 +29,7 @@ def unit(*layers: Mapping[str, object]) -> str:
     wanted = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct", "flags": FLAGS}}}
     plan = plan_host("gpu-1", settings.read([wanted, *layers]), BARE)
     assert plan.environment
-    return vllm._unit(plan, plan.environment, plan.services[0])
+    return vllm.unit_text(plan, plan.environment, plan.services[0])
 
 
 def value(text: str, name: str) -> str:

@@ -36,7 +36,7 @@ def test_the_planned_version_is_installed_and_no_other(archive: Archive, probe: 
 
 def test_unit_file_is_as_planned(ollama_service: ServicePlan, archive: Archive, probe: Probe) -> None:
     path = f"/etc/systemd/system/{ollama_service.unit}"
-    wrong = difference(File(path, role._unit(archive, ollama_service)), probe.paths.get(path))
+    wrong = difference(File(path, role.unit_text(archive, ollama_service)), probe.paths.get(path))
     assert not wrong, wrong
 
 

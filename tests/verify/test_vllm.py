@@ -29,7 +29,7 @@ def test_unit_file_is_as_planned(
 ) -> None:
     assert plan.environment
     path = f"/etc/systemd/system/{service.unit}"
-    wrong = difference(File(path, role._unit(plan, plan.environment, service)), probe.paths.get(path))
+    wrong = difference(File(path, role.unit_text(plan, plan.environment, service)), probe.paths.get(path))
     assert not wrong, wrong
     assert evidence.unit(service.unit).get("NeedDaemonReload") == "no", (
         "systemd has not read the unit's newest text"
