@@ -72,14 +72,14 @@ class TestAHostWhoseDriverSuffices:
         eight = dataclasses.replace(
             H100,
             pci=tuple(dataclasses.replace(SXM, address=f"0000:{n}8:00.0") for n in range(8)),
-            disks=H100.disks | {"/srv/models": Disk("/dev/nvme0n1", 900.0)},
+            disks={**H100.disks, "/srv/models": Disk("/dev/nvme0n1", 900.0)},
         )
         large = planned(eight, {"serve": {"chat": {"model": LARGE}}})
         assert large.services[0].start_timeout_seconds > self.plan.services[0].start_timeout_seconds + 1000
 
 
 def test_a_model_larger_than_the_disk_is_refused_before_its_first_byte() -> None:
-    full = dataclasses.replace(H100, disks=H100.disks | {"/srv/models": Disk("/dev/sdb", 3.0)})
+    full = dataclasses.replace(H100, disks={**H100.disks, "/srv/models": Disk("/dev/sdb", 3.0)})
     (sentence,) = refusals(full, {"serve": {"chat": {"model": "Qwen/Qwen2.5-7B-Instruct"}}})
     assert sentence == "disk: /srv/models has 3.0 GiB free, the models need 14. Make room there."
 
