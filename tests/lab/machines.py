@@ -157,7 +157,8 @@ def _wait_until_ready(host: LabHost, timeout_seconds: float = 90) -> None:
     """Until ssh answers and users may log in; services that take long to start are not waited for."""
     deadline = time.monotonic() + timeout_seconds
     ready = "systemctl is-active --quiet dbus.socket && systemctl is-active systemd-user-sessions.service"
-    while _answer(host, ready, timeout_seconds) != "active":
+    settled = "timeout 3 systemctl is-system-running --wait >/dev/null; true"
+    while _answer(host, f"{ready} && {{ {settled}; }}", timeout_seconds) != "active":
         if not cgroups.processes(host.cgroup):
             raise LabError(f"{host.name} did not start: {_last_words(host)} (all of it in {host.console}).")
         if time.monotonic() > deadline:
