@@ -15,6 +15,7 @@ _PTX_SOMETIMES = Capability(9, 0)
 _PTX_ALWAYS = Capability(10, 0)
 _FIRST_MARLIN_PTX = "0.12.0"
 _MARLIN = frozenset({"awq", "gptq"})
+_FIRST_BFLOAT16 = Capability(8, 0)
 _PTX_SOURCE = "fatbin scan of the vLLM wheels; vllm#31700, vllm#28030 (cudaErrorUnsupportedPtxVersion, 222)"
 _SASS_SOURCE = "fatbin scan of the wheel"
 # Constraints that come from what the operator wrote.
@@ -151,6 +152,9 @@ def _glibc_risks(candidate: Candidate, host: Host) -> Iterator[str]:
 
 def _gpus(candidate: Candidate, host: Host) -> Iterator[Failure]:
     for gpu in host.cards:
+        if host.wish.dtype == "bfloat16" and gpu.capability < _FIRST_BFLOAT16:
+            fact = f"{gpu.name} is of compute capability {gpu.capability}, bfloat16 needs {_FIRST_BFLOAT16}"
+            yield Failure("dtype bfloat16", fact, OPERATOR)
         for what, code, source in (
             (f"vLLM {candidate.vllm_version}", candidate.build.capabilities, candidate.build.source),
             (f"torch {candidate.torch_version}", candidate.torch_build.capabilities, _SASS_SOURCE),
@@ -259,7 +263,7 @@ def _cache(candidate: Candidate, host: Host) -> Iterator[Failure]:
         return
     for gpu in host.cards:
         late = version(candidate.vllm.version) >= version(_NO_FP8_CACHE_ON_TURING)
-        if gpu.capability < Capability(8, 0) and late:
+        if gpu.capability < _FIRST_BFLOAT16 and late:
             fact = f"{gpu.name} is of compute capability {gpu.capability}"
             constraint = f"vLLM {candidate.vllm_version} keeps an fp8 KV cache from 8.0 on"
             yield Failure(constraint, fact, "vllm#47549, vllm#45375")

@@ -195,7 +195,7 @@ class Split:
 
 def kv_bytes_per_token(model: ModelFacts, tensor: int, pipeline: int, kv_cache_dtype: str | None) -> float:
     """Bytes of KV cache that one token takes on the rank with the most layers, no window applied."""
-    element = memory.BYTES_PER_ELEMENT[kv_cache_dtype or "auto"]
+    element = memory.BYTES_PER_ELEMENT.get(kv_cache_dtype or "auto", memory.BYTES_PER_ELEMENT["auto"])
     layers = math.ceil(model.layers / pipeline)
     if model.kv_lora_rank:
         return memory.latent_kv_bytes_per_token(

@@ -92,6 +92,8 @@ def _pins(wish: Wish) -> Iterator[Change]:
         yield Change(1, "Use vLLM {vllm}.", wish={"vllm": None})
     if wish.torch:
         yield Change(1, "Use torch {torch}.", wish={"torch": None})
+    if wish.dtype:
+        yield Change(1, "Let the dtype be decided.", wish={"dtype": None})
     if wish.policy == "native":
         yield Change(2, "Use policy compatible.", wish={"policy": "compatible"})
 

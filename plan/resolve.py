@@ -218,17 +218,22 @@ def _distance(failed: Iterable[Failure]) -> int:
 def _fit(host: Host, candidate: Candidate) -> MemoryFit | Refusal | None:
     if host.model is None:
         return None
-    wish = host.wish
+    wish, model = host.wish, host.model
+    cache = wish.kv_cache_dtype
+    if wish.dtype == "float32" and not model.quantization:
+        # twice the bytes of the files, and of a cache that follows the weights
+        model = replace(model, weight_bytes=2 * model.weight_bytes)
+        cache = "float32" if cache in (None, "auto") else cache
     wanted = FitWish(
         vllm=candidate.vllm.version,
         gpus=wish.gpus,
         tensor_parallel=wish.tensor_parallel,
         max_model_len=wish.max_model_len,
         utilization=wish.gpu_memory_utilization,
-        kv_cache_dtype=wish.kv_cache_dtype,
+        kv_cache_dtype=cache,
         enforce_eager=wish.enforce_eager,
     )
-    fit = decide_fit(host.model, host.machine.gpus, wanted)
+    fit = decide_fit(model, host.machine.gpus, wanted)
     return fit if isinstance(fit, MemoryFit) else Refusal(fit)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from plan import compat
 from plan.answer import Decision, Machine, Refusal, Wish
-from plan.gpus import lookup
+from plan.gpus import from_driver, lookup
 from plan.resolve import decide
 
 
@@ -118,6 +118,19 @@ class TestGpus:
     def test_turing_and_volta_compute_in_half(self) -> None:
         assert decided(host("T4")).flags["dtype"] == "half"
         assert "dtype" not in decided(host("L4")).flags
+
+    def test_bfloat16_is_refused_where_there_is_none(self) -> None:
+        answer = refused(host("T4"), dtype="bfloat16")
+        assert answer.failed[0].constraint == "dtype bfloat16"
+        assert answer.fixes[0] == "Let the dtype be decided."
+
+    def test_a_newer_card_is_decided_from_what_its_driver_reports(self) -> None:
+        card = from_driver(
+            name="NVIDIA B400", pci_device_id="10de:3fff", memory_mib=294912, compute_capability="10.4"
+        )
+        answer = decided(Machine(gpus=(card,), driver="610.43.02", os="ubuntu24.04", driver_works=True))
+        assert answer.vllm == "0.32.0"
+        assert any("not in the catalogue" in warning for warning in answer.warnings)
 
     def test_a_mixed_host_gets_what_serves_every_gpu(self) -> None:
         mixed = decided(host("V100 32GB", "A100 80GB"))
@@ -247,6 +260,13 @@ class TestModels:
         answer = decided(host("L40S"), model="someone/else")
         assert answer.memory is None
         assert any("memory was not checked" in warning for warning in answer.warnings)
+
+    def test_float32_takes_twice_the_memory(self) -> None:
+        half = decided(host("L40S"), model="Qwen/Qwen2.5-7B-Instruct")
+        single = decided(host("L40S"), model="Qwen/Qwen2.5-7B-Instruct", dtype="float32")
+        assert half.memory and single.memory
+        assert single.memory.weights_gib == pytest.approx(2 * half.memory.weights_gib, rel=0.01)
+        assert single.memory.kv_tokens < half.memory.kv_tokens / 2
 
     def test_a_quantization_that_the_gpu_cannot_run_is_refused(self) -> None:
         answer = refused(host("V100 32GB"), model="Qwen/Qwen2.5-7B-Instruct-AWQ")
