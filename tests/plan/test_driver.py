@@ -72,6 +72,11 @@ def test_a_driver_older_than_the_card_is_refused() -> None:
     assert "first listed by driver 570.86.16" in failure.fact
 
 
+def test_a_driver_older_than_the_generation_is_refused_for_a_card_without_a_listing() -> None:
+    (failure,) = failures("RTX 3070", "450.80.02")
+    assert "driver 450.80.02 is older than Ampere" in failure.fact
+
+
 def test_a_driver_that_was_seen_driving_the_card_is_believed() -> None:
     assert failures("H200", "545.23.08", driver_works=True) == ()
     assert failures("H200", "545.23.08") != ()

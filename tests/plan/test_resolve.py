@@ -66,6 +66,11 @@ class TestDriverAndCuda:
         answer = refused(host("B200", driver="575.57.08"), vllm="0.31.0+cu129")
         assert any("Triton" in failure.constraint for failure in answer.failed)
 
+    @pytest.mark.parametrize(("vllm", "torch"), [("0.19.1", "2.10.0+cu126"), ("0.11.2", "2.9.0+cu126")])
+    def test_kernels_are_not_given_a_cuda_runtime_older_than_their_own(self, vllm: str, torch: str) -> None:
+        answer = refused(host("L4", driver="580.95.05"), vllm=vllm, torch=torch)
+        assert answer.fixes[0] == f"Use torch {torch.removesuffix('+cu126')}."
+
     def test_hopper_below_the_build_cuda_gets_the_newest_without_ptx(self) -> None:
         answer = decided(host("H100", driver="535.161.07"))
         assert (answer.vllm, answer.warnings) == (
