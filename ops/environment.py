@@ -82,6 +82,7 @@ def resolve_task(environment: EnvironmentPlan) -> Task:
                 "--no-annotate",
             ),
             *("--python", f"{environment.prefix}/bin/python", "--only-binary", ":all:"),
+            *("--constraint", environment.constraints_file),
             *index_options(environment),
             *("--output-file", f"{environment.lock_file}.new", environment.project_file),
         ]

@@ -17,13 +17,13 @@ from plan.host import (
     environment_prefix,
 )
 from plan.ollama_host import plan_ollama
-from plan.probe import Probe
+from plan.probe import Probe, canonical_name
 from plan.services import plan_services
 from plan.settings import Service, Settings
 
 ARCHITECTURES = ("x86_64", "aarch64")
-# What a conda environment with CUDA builds of torch and vLLM takes, and one with CPU builds (measured).
-ENVIRONMENT_GIB = {"cuda": 14.0, "cpu": 6.0}
+# Beside the environment itself: conda, its package cache, and what a download needs until it is unpacked.
+BESIDE_ENVIRONMENT_GIB = 2.0
 BASE_PACKAGES = {
     "apt": ("ca-certificates", "curl", "libnuma1"),
     "dnf": ("ca-certificates", "curl", "numactl-libs"),
@@ -73,7 +73,7 @@ def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
         warnings=tuple(dict.fromkeys(_warnings(settings, [stack, *decisions.values()], probe))),
         ollama=ollama,
     )
-    problems = [*_conflicts(plan, probe), *_room(plan, decisions, probe)]
+    problems = [*_conflicts(plan, probe), *_room(plan, stack, decisions, probe)]
     if problems:
         raise PlanError(problems)
     return plan
@@ -235,10 +235,14 @@ def _environment(settings: Settings, stack: Decision, probe: Probe, manager: str
     on_vllm = any(service.engine == "vllm" for service in settings.serve.values())
     extra = dict(pin.split("==") for pin in wish.packages)
     pins: dict[str, dict[str, str]] = {
-        "models": {"modelscope": stack.modelscope or ""},
+        "models": {"modelscope": packages.modelscope()},
         "torch": {name: version for name, version in torch.items() if version} | extra,
         "vllm": {"vllm": stack.vllm} if stack.vllm and on_vllm else {},
     }
+    if pins["vllm"] and "torch" in addresses.only_from:
+        # uv looks at an index of their own for direct requirements only
+        family = (name for name in sources.TORCH_FAMILY if name in stack.pins)
+        pins["vllm"] |= {name: f"{stack.pins[name]}+{stack.cuda_tag}" for name in family}
     return EnvironmentPlan(
         name=wish.name,
         python=python,
@@ -248,10 +252,17 @@ def _environment(settings: Settings, stack: Decision, probe: Probe, manager: str
         records=sources.records(lock),
         uv=packages.uv(probe.architecture),
         pins=pins,
+        constraints=_constraints(stack, pins),
         only_from=addresses.only_from,
         addresses=addresses,
         certificates=CERTIFICATES[manager],
     )
+
+
+def _constraints(stack: Decision, pins: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What the closure of this vLLM was when it was new: later releases of these have broken old servers."""
+    own = {canonical_name(name.partition("[")[0]) for part in pins.values() for name in part}
+    return {name: version for name, version in stack.pins.items() if canonical_name(name) not in own}
 
 
 def _models(settings: Settings, services: Iterable[ServicePlan]) -> Iterator[ModelPlan]:
@@ -318,11 +329,11 @@ def _warnings(settings: Settings, decisions: Iterable[Decision], probe: Probe) -
             )
 
 
-def _room(plan: HostPlan, decisions: Mapping[str, Decision], probe: Probe) -> Iterator[str]:
+def _room(plan: HostPlan, stack: Decision, decisions: Mapping[str, Decision], probe: Probe) -> Iterator[str]:
     """Disks that cannot hold what is not there yet."""
     free = probe.disks["/opt"].free_gib
     if plan.environment and plan.environment.prefix not in probe.environments:
-        needed = ENVIRONMENT_GIB[plan.accelerator]
+        needed = stack.environment_gib + BESIDE_ENVIRONMENT_GIB
         if free < needed:
             yield f"disk: /opt has {free:.1f} GiB free, the environment needs {needed:.0f}. Make room there."
     missing = {service.model: service.name for service in plan.services if not service.model.there(probe)}

@@ -35,6 +35,7 @@ class EnvironmentPlan:
         installer_urls: where the conda installer is, the first choice first; all have the same bytes.
         explicit_lock: conda's `@EXPLICIT` text; `records` are the names it leaves in conda-meta.
         pins: distribution -> exact version, per part: "models", "torch", "vllm".
+        constraints: distribution -> version, for what the pins bring along.
         only_from: distribution -> the index that alone may provide it.
         certificates: the host's bundle of trusted certificate authorities.
     """
@@ -47,6 +48,7 @@ class EnvironmentPlan:
     records: frozenset[str]
     uv: Tool
     pins: Mapping[str, Mapping[str, str]]
+    constraints: Mapping[str, str]
     only_from: Mapping[str, str]
     addresses: Addresses
     certificates: str
@@ -67,6 +69,11 @@ class EnvironmentPlan:
         return f"{self.directory}/pyproject.toml"
 
     @property
+    def constraints_file(self) -> str:
+        """The versions that what the pins bring along is held to."""
+        return f"{self.directory}/constraints.txt"
+
+    @property
     def lock_file(self) -> str:
         """The closure of these pins, with hashes; other pins have another lock."""
         return f"{self.directory}/requirements-{self.digest}.txt"
@@ -80,7 +87,8 @@ class EnvironmentPlan:
     def digest(self) -> str:
         """Twelve hex digits that change whenever a pin or a conda package does."""
         pins = {part: dict(versions) for part, versions in self.pins.items()}
-        text = json.dumps([sorted(self.records), pins, self.uv.version], sort_keys=True)
+        held = [sorted(self.records), pins, dict(self.constraints), self.uv.version]
+        text = json.dumps(held, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

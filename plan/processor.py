@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TypedDict
 
-from plan import flags, memory
+from plan import flags, memory, packages
 from plan.answer import Decision, Failure, MemoryFit, Refusal
 from plan.candidates import CPU, Candidate
 from plan.constraints import Host
@@ -46,8 +46,8 @@ def pins(host: Host, candidate: Candidate) -> Pins:
         "python": host.wish.python or candidate.pythons[0],
         "transformers": closure.get("transformers"),
         "accelerate": closure.get("accelerate"),
-        "modelscope": closure.get("modelscope"),
-        "pins": dict(closure),
+        "modelscope": packages.modelscope(),
+        "pins": {**closure, "modelscope": packages.modelscope()},
         "resolved_before": candidate.vllm.resolved_before or None,
         "environment_gib": _ENVIRONMENT_GIB[accelerator],
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from plan import compat, constraints
+from plan import compat, constraints, packages
 from plan.answer import DriverChoice, MemoryFit, Reason
 from plan.candidates import CPU, PREFERRED_PYTHONS, Candidate, all_candidates
 from plan.compat import version
@@ -131,7 +131,9 @@ def _python(host: Host, candidate: Candidate) -> Reason:
 
 
 def _closure(candidate: Candidate) -> Iterator[Reason]:
-    for name in ("transformers", "accelerate", "modelscope"):
+    because = "the client that also verifies files that are there; it does not depend on vLLM's age"
+    yield Reason("modelscope", packages.modelscope(), because, "plan/tools.toml")
+    for name in ("transformers", "accelerate"):
         if name in candidate.vllm.pins:
             because = f"what vLLM {candidate.vllm.version} resolved to on {candidate.vllm.resolved_before}"
             because += ", so that later releases cannot break it" if name == "transformers" else ""

@@ -13,6 +13,9 @@ from plan.answer import Decision
 from plan.errors import SettingsError
 from plan.settings import Sources
 
+# Built against one torch build each: from another index they bring another CUDA, and fail at import.
+TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
+
 
 @dataclass(frozen=True)
 class Addresses:
@@ -67,7 +70,8 @@ def addresses(sources: Sources, stack: Decision) -> Addresses:
     own_wheels = bool(sources.wheels_links)
     if stack.torch_index and (sources.torch or not own_wheels):
         base = _address(sources, "torch")
-        only_from["torch"] = f"{base}/{stack.cuda_tag}" if base else stack.torch_index
+        index = f"{base}/{stack.cuda_tag}" if base else stack.torch_index
+        only_from |= dict.fromkeys(TORCH_FAMILY, index)
     if stack.vllm_index and (sources.vllm or not own_wheels):
         base = _address(sources, "vllm")
         public = stack.vllm or ""

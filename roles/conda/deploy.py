@@ -25,6 +25,7 @@ def install(plan: HostPlan, probe: Probe) -> None:
         files=[
             files.File(f"{directory}/conda.explicit.txt", environment.explicit_lock),
             files.File(f"{directory}/uv.txt", render("conda/uv.txt.j2", uv=environment.uv)),
+            files.File(environment.constraints_file, constraints(environment)),
             files.File(environment.project_file, render("conda/pyproject.toml.j2", environment=environment)),
         ],
         seen=probe.paths,
@@ -44,6 +45,11 @@ def install(plan: HostPlan, probe: Probe) -> None:
         name="Put uv into the environment",
     )
     resolve(environment, probe, written)
+
+
+def constraints(environment: EnvironmentPlan) -> str:
+    """The constraints file's text, one version a line."""
+    return "".join(f"{name}=={version}\n" for name, version in sorted(environment.constraints.items()))
 
 
 @operation()

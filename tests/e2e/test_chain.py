@@ -180,7 +180,7 @@ def test_an_unprivileged_user_with_sudo_deploys_as_well() -> None:
 
 
 def test_a_service_that_shall_be_absent_goes_and_comes_back(tmp_path: Path) -> None:
-    gone = deploy("--json", "--data", "serve={'chat': {'state': 'absent'}}")
+    gone = deploy("--json", "--data", 'serve={"chat": {"state": "absent"}}')
     assert gone.code == 0, gone.errors[-3000:]
     assert on(VICTIM, f"systemctl is-active {UNIT}; ls /etc/systemd/system/{UNIT} 2>&1 | wc -l").startswith(
         "inactive"

@@ -40,7 +40,8 @@ class TestAHostWithoutAGpu:
         pins = self.plan.environment.pins
         assert pins["torch"]["torch"].endswith("+cpu")
         assert pins["vllm"]["vllm"].endswith("+cpu")
-        assert set(self.plan.environment.only_from) == {"torch", "vllm"}
+        assert pins["vllm"]["torchvision"].endswith("+cpu")
+        assert set(self.plan.environment.only_from) == {"torch", "torchvision", "torchaudio", "vllm"}
         assert (self.plan.accelerator, self.plan.driver) == ("cpu", "none needed")
 
     def test_gets_every_pin_exactly(self) -> None:
@@ -48,6 +49,13 @@ class TestAHostWithoutAGpu:
         versions = [v for part in self.plan.environment.pins.values() for v in part.values()]
         assert versions
         assert all(version[0].isdigit() for version in versions)
+
+    def test_holds_what_the_pins_bring_along_to_releases_of_their_time(self) -> None:
+        assert self.plan.environment
+        held = self.plan.environment.constraints
+        assert "huggingface-hub" in held
+        pinned = {name for part in self.plan.environment.pins.values() for name in part}
+        assert not pinned & set(held)
 
     def test_keeps_gloo_from_the_first_address_that_it_finds(self) -> None:
         assert self.plan.services[0].environment["VLLM_HOST_IP"] == "127.0.0.1"
@@ -138,7 +146,7 @@ class TestTheGround:
     def test_needs_room_for_the_environment_that_is_not_there_yet(self) -> None:
         full = dataclasses.replace(BARE, disks=dict(BARE.disks) | {"/opt": Disk("/dev/sda1", 3.2)})
         assert refusals(full, ONE) == [
-            "disk: /opt has 3.2 GiB free, the environment needs 6. Make room there."
+            "disk: /opt has 3.2 GiB free, the environment needs 5. Make room there."
         ]
         environment = planned(BARE, ONE).environment
         assert environment

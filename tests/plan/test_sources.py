@@ -52,7 +52,8 @@ class TestAddresses:
 
     def test_of_wheels_of_ones_own_do_not_hide_an_index_that_is_set(self) -> None:
         own = addresses(wheels_links=["https://wheels.example/page"], torch="https://torch.example")
-        assert own.only_from == {"torch": "https://torch.example/cpu"}
+        assert set(own.only_from) == {"torch", "torchvision", "torchaudio"}
+        assert set(own.only_from.values()) == {"https://torch.example/cpu"}
 
     def test_of_models_are_modelscope_unless_set(self) -> None:
         assert sources.models_endpoint(Sources()) == "https://www.modelscope.cn"

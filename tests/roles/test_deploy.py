@@ -69,7 +69,8 @@ FIRST_RUN = [
     "join packages",
     "useradd bringup",
     "directories /srv/models",
-    f"write {ENVIRONMENT}/conda.explicit.txt {ENVIRONMENT}/uv.txt {ENVIRONMENT}/pyproject.toml",
+    f"write {ENVIRONMENT}/conda.explicit.txt {ENVIRONMENT}/uv.txt"
+    f" {ENVIRONMENT}/constraints.txt {ENVIRONMENT}/pyproject.toml",
     *("start conda", "join conda", "start environment", "join environment"),
     *("start uv", "join uv", "start resolve", "join resolve"),
     *("start install-models", "join install-models"),
