@@ -146,6 +146,7 @@ def _described(gpu: smi.SmiGpu) -> Gpu:
             pci_device_id=gpu.pci_device_id,
             memory_mib=gpu.memory_mib,
             compute_capability=gpu.compute_capability,
+            reserved_mib=gpu.reserved_mib,
         )
     except gpus.UnknownGpuError as error:
         raise PlanError([f"GPU {gpu.name}: {error}"]) from None
