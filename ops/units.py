@@ -98,6 +98,8 @@ EXPLANATIONS = (
         "driver version is insufficient",
         "The NVIDIA driver is older than torch's CUDA: see `python -m plan explain`.",
     ),
+    ("answered with nothing", "The model may be damaged: remove its directory below /srv/models, run again."),
+    ("does not answer a chat completion", "Memory may be short, or the model damaged: lower max_model_len."),
     ("libnuma.so.1", "libnuma1 is missing on the host."),
 )
 

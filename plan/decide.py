@@ -174,7 +174,7 @@ def _decide(name: str | None, service: Service | None, settings: Settings, machi
     )
     if isinstance(answer, Refusal):
         setting = f"serve.{name}" if name else "environment"
-        fixes = " ".join(answer.fixes[:2])
+        fixes = " Or: ".join(answer.fixes[:3]) or "Change that, or use another host."
         raise PlanError(
             [f"{setting}: {failure.constraint}: {failure.fact}. {fixes}".strip() for failure in answer.failed]
         )

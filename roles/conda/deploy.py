@@ -6,8 +6,8 @@ from collections.abc import Generator
 from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.context import host
 
+from ops import download, files, task
 from ops import environment as packages
-from ops import files, task
 from ops.render import render
 from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan
 from plan.probe import COMPLETE, Probe
@@ -72,26 +72,10 @@ def resolve(environment: EnvironmentPlan, probe: Probe, written: OperationMeta) 
 
 def _installer(environment: EnvironmentPlan) -> task.Task:
     """Downloads beside the goal, checks, installs into a fresh prefix. A half-made prefix is made anew."""
-    urls, sha256 = shlex.join(environment.installer_urls), environment.installer_sha256
+    sha256 = environment.installer_sha256
     installer = f"/opt/bringup/downloads/conda-{sha256[:12]}.sh"
-    script = f"""
-right() {{ echo "{sha256}  $1" | sha256sum --check --status 2>/dev/null; }}
-for url in {urls}; do
-    right {installer} && break
-    echo "downloading $url"
-    curl --fail --silent --show-error --location --retry 5 --retry-all-errors --retry-delay 2 \\
-        --connect-timeout 20 --speed-limit 1000 --speed-time 60 --output {installer}.part "$url" || continue
-    if right {installer}.part; then
-        mv -f {installer}.part {installer}
-    else
-        echo "$url has sha256 $(sha256sum <{installer}.part | cut -c 1-64), not the pinned {sha256}"
-        rm -f {installer}.part
-    fi
-done
-right {installer} || {{
-    echo "no source has the conda installer: set sources.conda_installer and sources.conda_installer_sha256"
-    exit 1
-}}
+    hint = "no source has the conda installer: set sources.conda_installer and sources.conda_installer_sha256"
+    script = f"""{download.script(environment.installer_urls, sha256, installer, hint)}
 rm -rf {CONDA_PREFIX}
 sh {installer} -b -p {CONDA_PREFIX}
 touch {CONDA_PREFIX}/{COMPLETE}
