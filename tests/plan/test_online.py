@@ -65,7 +65,11 @@ def platform(glibc: str) -> str:
 
 
 def resolved(
-    requirements: list[str], python: str, glibc: str, before: str
+    requirements: list[str],
+    python: str,
+    glibc: str,
+    before: str | None = None,
+    constraints: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """What uv makes of the requirements; nothing of this machine's own configuration has a say."""
     index = subprocess.run(
@@ -76,7 +80,9 @@ def resolved(
     ).stdout.strip()
     command = [str(UV), "pip", "compile", "--no-config", "--quiet", "--no-header", "--no-annotate"]
     command += ["--only-binary", ":all:", "--python-version", python, "--python-platform", platform(glibc)]
-    command += ["--exclude-newer", before, *(["--default-index", index] if index else []), "-"]
+    command += ["--exclude-newer", before] if before else []
+    command += ["--constraint", str(constraints)] if constraints else []
+    command += [*(["--default-index", index] if index else []), "-"]
     text = "\n".join(requirements)
     return subprocess.run(
         command, input=text, capture_output=True, text=True, timeout=UV_SECONDS, check=False
@@ -86,24 +92,22 @@ def resolved(
 @pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"{case.gpu}-{case.os}-{case.driver}-{dict(case.wish)}"
 )
-def test_a_decision_can_be_installed_with_vllms_torch_unchanged(case: Case) -> None:
+def test_a_decision_can_be_installed_with_vllms_torch_unchanged(case: Case, tmp_path: Path) -> None:
+    """As a host resolves it: today's index, held by the closure of the release's own time."""
     machine = Machine(gpus=(lookup(case.gpu),), driver=case.driver, os=case.os)
     answer = decide(machine, Wish(manage_driver=case.driver is None, **dict(case.wish)))
     assert isinstance(answer, Decision), answer
     system = compat.system(case.os)
     assert system and answer.vllm_index is None and answer.python and answer.resolved_before
     torch = str(answer.torch).split("+")[0]
-    pins = [
-        f"{name}=={answer.pins[name]}" for name in ("transformers", "accelerate", "modelscope", "tokenizers")
-    ]
-    done = resolved(
-        [f"vllm=={answer.vllm}", f"torch=={torch}", *pins],
-        answer.python,
-        system.glibc,
-        answer.resolved_before,
-    )
+    own = ("transformers", "accelerate", "modelscope")
+    pins = [f"vllm=={answer.vllm}", f"torch=={torch}", *(f"{name}=={answer.pins[name]}" for name in own)]
+    constraints = tmp_path / "constraints.txt"
+    held = {name: version for name, version in answer.pins.items() if name not in own}
+    constraints.write_text("".join(f"{name}=={version}\n" for name, version in held.items()))
+    done = resolved(pins, answer.python, system.glibc, constraints=constraints)
     assert done.returncode == 0, done.stderr
-    alone = resolved([f"vllm=={answer.vllm}"], answer.python, system.glibc, answer.resolved_before)
+    alone = resolved([f"vllm=={answer.vllm}"], answer.python, system.glibc, before=answer.resolved_before)
     assert f"torch=={torch}" in alone.stdout.split(), "vLLM's own pin is another torch"
 
 
@@ -111,5 +115,5 @@ def test_a_decision_can_be_installed_with_vllms_torch_unchanged(case: Case) -> N
 def test_a_release_that_is_blocked_in_the_tables_still_is(release: str) -> None:
     """When this fails, the release can be had: give it its Pythons and pins in plan/compat-vllm.toml."""
     row = compat.vllms()[release]
-    done = resolved([f"vllm=={release}"], row.python[-1], "2.36", "2030-01-01")
+    done = resolved([f"vllm=={release}"], row.python[-1], "2.36", before="2030-01-01")
     assert done.returncode != 0
