@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plan.errors import SettingsError
-from plan.settings import Sources
+from plan.sections import Sources
 from plan.sources import preset
 
 OLLAMA_ROOT = "/opt/bringup/ollama"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from plan.settings import Service, Settings
+    from plan.sections import Service, Settings
 
 # [[registry/]namespace/]model[:tag], as Ollama reads it: a namespace has no dots.
 TAG = re.compile(

@@ -18,8 +18,8 @@ from plan.host import (
 )
 from plan.ollama_host import plan_ollama
 from plan.probe import Probe, canonical_name
+from plan.sections import Service, Settings
 from plan.services import plan_services
-from plan.settings import Service, Settings
 
 ARCHITECTURES = ("x86_64", "aarch64")
 # Beside the environment itself: conda, its package cache, and what a download needs until it is unpacked.

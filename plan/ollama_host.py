@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from plan import archives
 from plan.host import OLLAMA_STORE, OllamaPlan, ServicePlan, TagPlan
 from plan.probe import Probe, ollama_name
-from plan.settings import Service, Settings
+from plan.sections import Service, Settings
 
 
 def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Probe) -> OllamaPlan | None:

@@ -8,7 +8,7 @@ from plan.answer import Decision
 from plan.errors import PlanError
 from plan.host import BYTECODE, OLLAMA_STORE, ModelPlan, ServicePlan, TagPlan
 from plan.probe import Probe
-from plan.settings import Service, Settings
+from plan.sections import Service, Settings
 
 FIRST_PORT = 8000
 # A model's start: imports and compiling, then reading weights at a slow disk's 85 MB/s. Bounds the wait only.

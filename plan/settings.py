@@ -1,7 +1,7 @@
-"""What the operator writes: one strict model per section, merged over all, groups and host.
+"""What the operator writes, merged over all, groups and host, and validated by the sections' strict models.
 
 Every value that later reaches a shell, a template or a unit file is typed and matched against a pattern
-here, so that nothing behind this module has to distrust it.
+in `plan.sections`, so that nothing behind this module has to distrust it.
 """
 
 import difflib
@@ -9,200 +9,15 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from plan.contradictions import contradictions
 from plan.errors import SettingsError
+from plan.sections import Access, Download, Service, Settings
 
-State = Literal["present", "absent"]
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-ModelId = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?(:[A-Za-z0-9._-]{1,64})?$"
-    ),
-]
-# With `engine: ollama` a name may begin with the host of its registry.
-ServedModel = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,2}(:[A-Za-z0-9._-]{1,64})?$"
-    ),
-]
-Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,95}$")]
-Version = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+!]{0,40}$")]
-Pin = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z0-9,_-]+\])?==[0-9][A-Za-z0-9.+!]*$")
-]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Flag = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,60}$")]
-FlagText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9{\[][A-Za-z0-9 ._,:/=+@{}\[\]\"-]{0,300}$")]
-Url = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^(https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~%+,=@-]*)*|file:///[A-Za-z0-9._/+-]+)$"
-    ),
-]
-
-
-class Section(BaseModel):
-    """A section of the settings: unknown names are refused, values are never coerced."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Service(Section):
-    """One entry of `serve`: a model behind an OpenAI-style API on this host."""
-
-    model: ServedModel = Field(
-        description="Model id on the hub. With `engine: ollama` a tag of its library (`qwen2.5:7b`), or of "
-        "ModelScope's (`modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M`).",
-        examples=["Qwen/Qwen2.5-7B-Instruct"],
-    )
-    engine: Literal["vllm", "ollama"] = Field("vllm", description="What serves the model.")
-    revision: Revision = Field("master", description="Branch, tag or commit of the model.")
-    port: int | None = Field(
-        None,
-        ge=1024,
-        le=65535,
-        description="TCP port; decided when absent: 8000, 8001, ... in order of names.",
-    )
-    served_name: ModelId | None = Field(
-        None, description="Name that clients ask for; the model id when absent."
-    )
-    gpus: int | None = Field(
-        None, ge=1, le=64, description="How many GPUs; decided from the fit when absent."
-    )
-    max_model_len: int | None = Field(
-        None, ge=16, le=10_000_000, description="Context length in tokens; decided from the fit when absent."
-    )
-    gpu_memory_utilization: float | None = Field(
-        None, gt=0.05, le=0.98, description="Share of each GPU's memory that vLLM may take."
-    )
-    dtype: Literal["auto", "half", "float16", "bfloat16", "float32"] | None = Field(
-        None, description="Type of weights and activations; vLLM's own choice when absent."
-    )
-    vllm: Version | None = Field(
-        None, description="vLLM version to hold to; decided when absent.", examples=["0.19.1"]
-    )
-    flags: dict[Flag, bool | int | float | FlagText] = Field(
-        default_factory=dict,
-        description="Further `vllm serve` flags without the leading dashes.",
-        examples=[{"enable-prefix-caching": True}],
-    )
-    state: State = Field("present", description="`absent` stops and removes the service.")
-
-
-class Download(Section):
-    """One entry of `models`, under its model id: a download without a service."""
-
-    revision: Revision = Field("master", description="Branch, tag or commit of the model.")
-    state: State = Field("present", description="`absent` removes the model's directory.")
-
-
-class Driver(Section):
-    """The NVIDIA driver."""
-
-    managed: bool = Field(
-        True, description="False: the driver that is there is kept, whatever the plan prefers."
-    )
-
-
-class Environment(Section):
-    """The conda environment that torch, vLLM and the ModelScope client live in."""
-
-    name: Name = Field("serve", description="Name of the conda environment.")
-    python: Annotated[str, StringConstraints(pattern=r"^3\.(9|1[0-4])$")] | None = Field(
-        None, description="Python to use; decided when absent.", examples=["3.12"]
-    )
-    lock_file: str | None = Field(
-        None,
-        description="Explicit conda lock (`@EXPLICIT`, one URL#sha256 a line) on the operator's machine; "
-        "the built-in lock of the planned Python when absent.",
-    )
-    torch: Version | None = Field(None, description="torch version to hold to.", examples=["2.9.0+cu128"])
-    packages: list[Pin] = Field(
-        default_factory=list, description="Further packages, exactly pinned.", examples=[["langfuse==3.0.0"]]
-    )
-    policy: Literal["native", "compatible"] = Field(
-        "compatible",
-        description="`native`: no CUDA newer than the driver's own; `compatible`: any minor of its major.",
-    )
-    prefer: Literal["safe", "newest"] = Field(
-        "safe", description="`safe`: the newest vLLM without a known risk; `newest`: with warnings."
-    )
-    state: State = Field("present", description="`absent` removes the environment.")
-
-
-class Access(Section):
-    """Who reaches the services."""
-
-    listen: str = Field(
-        "127.0.0.1",
-        description="Address to listen on, or a network: then the host's own address in it. Loopback only on "
-        "a host with `engine: ollama`, which has no authentication.",
-        examples=["10.1.0.0/16"],
-    )
-    api_key_file: str | None = Field(
-        None,
-        description="File on the operator's machine whose only line is the API key.",
-        examples=["~/.config/bringup/api-key"],
-    )
-    api_key_env: Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]{0,60}$")] | None = Field(
-        None, description="Environment variable on the operator's machine that holds the API key."
-    )
-
-
-class Sources(Section):
-    """Where everything that a host fetches comes from; a preset's name, or a preset with changes."""
-
-    preset: Literal["default", "china"] = Field("default", description="The set of addresses to start from.")
-    models: Url | None = Field(
-        None, description="ModelScope endpoint.", examples=["https://www.modelscope.cn"]
-    )
-    conda_installer: Url | None = Field(None, description="URL of the Miniforge installer.")
-    conda_installer_sha256: Sha256 | None = Field(
-        None, description="sha256 of that installer; needed when `conda_installer` is another version's."
-    )
-    conda_channel: Url | None = Field(None, description="Base URL of the conda-forge channel.")
-    wheels: Url | None = Field(None, description="Python package index; the tool's own default when absent.")
-    wheels_extra: list[Url] = Field(default_factory=list, description="Further package indexes.")
-    wheels_links: list[Url] = Field(default_factory=list, description="Pages or directories of wheels.")
-    torch: Url | None = Field(
-        None, description="Base URL of the torch indexes; `/cpu`, `/cu128` ... is added."
-    )
-    vllm: Url | None = Field(
-        None, description="Base URL of vLLM's own indexes; `/<version>/<variant>` is added."
-    )
-    ollama: Url | None = Field(
-        None, description="Base URL of Ollama's release archives; `/v<version>/<file>` is added."
-    )
-    ollama_version: Version | None = Field(
-        None, description="Ollama's version; the newest known when absent.", examples=["0.40.2"]
-    )
-    ollama_sha256: Sha256 | None = Field(
-        None, description="sha256 of that version's archive; needed when `ollama_version` is not known here."
-    )
-    apt: Url | None = Field(None, description="Debian or Ubuntu mirror; the host's own sources when absent.")
-
-
-class Settings(BaseModel):
-    """The settings of one host, all sections merged."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    serve: dict[Name, Service] = Field(default_factory=dict, description="Services, one entry each.")
-    models: dict[ModelId, Download] = Field(
-        default_factory=dict, description="Models to download without a service."
-    )
-    driver: Driver = Field(default_factory=Driver, description="The NVIDIA driver.")
-    environment: Environment = Field(default_factory=Environment, description="The conda environment.")
-    sources: Sources = Field(default_factory=Sources, description="Where things are fetched from.")
-    access: Access = Field(default_factory=Access, description="Who reaches the services.")
-
+__all__ = ["Settings", "api_key", "merge", "read"]
 
 # What else an inventory may hold: pyinfra's own data (connection, privileges), by prefix.
 _PYINFRA_DATA = re.compile(r"^(_|ssh_|local_|chroot_|docker_|dockerssh_|winrm_|relock$)")

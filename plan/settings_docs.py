@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from plan.settings import Download, Service, Settings
+from plan.sections import Download, Service, Settings
 
 HEAD = """# Settings
 
-Generated from `plan/settings.py` by `make docs`; do not edit.
+Generated from `plan/sections/` by `make docs`; do not edit.
 
 A section is the same whether it stands on a host, in a group or in `all`. Sections are merged key by key:
 `--data` over host over groups over `all`. Nothing but a model per host is required. A misspelled section or

@@ -11,7 +11,7 @@ from typing import Any
 from plan import conda
 from plan.answer import Decision
 from plan.errors import SettingsError
-from plan.settings import Sources
+from plan.sections import Sources
 
 # Built against one torch build each: from another index they bring another CUDA, and fail at import.
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")

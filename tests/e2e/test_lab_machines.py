@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,25 @@ def boot_id(lab: Lab, name: str) -> str:
     return machines.run(name, "cat /proc/sys/kernel/random/boot_id", lab=lab).stdout.strip()
 
 
+def comm(process: int) -> str:
+    """The name of a process; "" of one that has just ended."""
+    try:
+        return Path(f"/proc/{process}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def kill_all(cgroup: str) -> None:
+    """SIGKILL to every process of a cgroup; some of them end by themselves meanwhile."""
+    for process in cgroups.processes(cgroup):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
 def nspawn_process(host: LabHost) -> int:
     """The outer process that holds the machine."""
     found = [
-        process
-        for process in cgroups.processes(host.machine_cgroup)
-        if Path(f"/proc/{process}/comm").read_text().strip() == "systemd-nspawn"
+        process for process in cgroups.processes(host.machine_cgroup) if comm(process) == "systemd-nspawn"
     ]
     assert len(found) == 1
     return found[0]
@@ -176,8 +190,7 @@ def test_up_heals_a_host_whose_outer_process_was_killed(hosts: Lab, victim: str)
     if victim == "systemd-nspawn":
         os.kill(nspawn_process(host), signal.SIGKILL)
     else:
-        for process in cgroups.processes(host.supervisor_cgroup):
-            os.kill(process, signal.SIGKILL)
+        kill_all(host.supervisor_cgroup)
     while supervisor.is_running(host):
         time.sleep(0.05)
 
@@ -233,8 +246,7 @@ def test_down_leaves_nothing_behind(tmp_path: Path, crashed: bool) -> None:
         )
         if crashed:
             os.kill(nspawn_process(lab.host(HOST)), signal.SIGKILL)
-            for process in cgroups.processes(lab.host(OTHER).supervisor_cgroup):
-                os.kill(process, signal.SIGKILL)
+            kill_all(lab.host(OTHER).supervisor_cgroup)
     finally:
         machines.down(lab)
     assert not {kind: left for kind, left in traces(lab).items() if left}

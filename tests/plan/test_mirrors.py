@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 import plan
 from plan import conda
-from plan.settings import Sources, Url
+from plan.sections import Sources
+from plan.sections.base import Url
 
 FOLDER = Path(plan.__file__).parent
 PRESETS: dict[str, dict[str, dict[str, Any]]] = tomllib.loads((FOLDER / "mirrors.toml").read_text())

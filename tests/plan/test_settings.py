@@ -7,7 +7,7 @@ import pytest
 
 from plan import settings
 from plan.errors import SettingsError
-from plan.settings import Access
+from plan.sections import Access
 
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 SERVED = {"model": MODEL}

@@ -9,7 +9,7 @@ from plan import sources
 from plan.answer import Decision, Machine, Wish
 from plan.errors import SettingsError
 from plan.resolve import decide
-from plan.settings import Sources
+from plan.sections import Sources
 
 CPU = decide(Machine(glibc="2.36", memory_gib=24.0, cpu_cores=2), Wish())
 URL = "https://mirror.example/conda/linux-64/python-3.12.11-h9e4cc4f_0_cpython.conda"

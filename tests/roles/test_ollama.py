@@ -14,7 +14,7 @@ from plan.decide import plan_host
 from plan.errors import SettingsError
 from plan.host import HostPlan, TagPlan
 from plan.probe import Probe, ollama_name, parse
-from plan.settings import Sources
+from plan.sections import Sources
 from roles.ollama import deploy as role
 from tests import probes
 from tests.roles.fleet import FakeHost, deploy

@@ -1,0 +1,28 @@
+"""The sections of the settings, one module each, and the whole of one host."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from plan.sections.access import Access
+from plan.sections.base import ModelId, Name, Section
+from plan.sections.download import Download
+from plan.sections.driver import Driver
+from plan.sections.environment import Environment
+from plan.sections.service import Service
+from plan.sections.sources import Sources
+
+__all__ = ["Access", "Download", "Driver", "Environment", "Section", "Service", "Settings", "Sources"]
+
+
+class Settings(BaseModel):
+    """The settings of one host, all sections merged."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    serve: dict[Name, Service] = Field(default_factory=dict, description="Services, one entry each.")
+    models: dict[ModelId, Download] = Field(
+        default_factory=dict, description="Models to download without a service."
+    )
+    driver: Driver = Field(default_factory=Driver, description="The NVIDIA driver.")
+    environment: Environment = Field(default_factory=Environment, description="The conda environment.")
+    sources: Sources = Field(default_factory=Sources, description="Where things are fetched from.")
+    access: Access = Field(default_factory=Access, description="Who reaches the services.")

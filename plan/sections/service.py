@@ -1,0 +1,49 @@
+"""`serve`: the services of a host."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from plan.sections.base import Flag, FlagText, ModelId, Revision, Section, ServedModel, State, Version
+
+
+class Service(Section):
+    """One entry of `serve`: a model behind an OpenAI-style API on this host."""
+
+    model: ServedModel = Field(
+        description="Model id on the hub. With `engine: ollama` a tag of its library (`qwen2.5:7b`), or of "
+        "ModelScope's (`modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M`).",
+        examples=["Qwen/Qwen2.5-7B-Instruct"],
+    )
+    engine: Literal["vllm", "ollama"] = Field("vllm", description="What serves the model.")
+    revision: Revision = Field("master", description="Branch, tag or commit of the model.")
+    port: int | None = Field(
+        None,
+        ge=1024,
+        le=65535,
+        description="TCP port; decided when absent: 8000, 8001, ... in order of names.",
+    )
+    served_name: ModelId | None = Field(
+        None, description="Name that clients ask for; the model id when absent."
+    )
+    gpus: int | None = Field(
+        None, ge=1, le=64, description="How many GPUs; decided from the fit when absent."
+    )
+    max_model_len: int | None = Field(
+        None, ge=16, le=10_000_000, description="Context length in tokens; decided from the fit when absent."
+    )
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0.05, le=0.98, description="Share of each GPU's memory that vLLM may take."
+    )
+    dtype: Literal["auto", "half", "float16", "bfloat16", "float32"] | None = Field(
+        None, description="Type of weights and activations; vLLM's own choice when absent."
+    )
+    vllm: Version | None = Field(
+        None, description="vLLM version to hold to; decided when absent.", examples=["0.19.1"]
+    )
+    flags: dict[Flag, bool | int | float | FlagText] = Field(
+        default_factory=dict,
+        description="Further `vllm serve` flags without the leading dashes.",
+        examples=[{"enable-prefix-caching": True}],
+    )
+    state: State = Field("present", description="`absent` stops and removes the service.")

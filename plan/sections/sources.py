@@ -1,0 +1,40 @@
+"""`sources`: where everything comes from."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from plan.sections.base import Section, Sha256, Url, Version
+
+
+class Sources(Section):
+    """Where everything that a host fetches comes from; a preset's name, or a preset with changes."""
+
+    preset: Literal["default", "china"] = Field("default", description="The set of addresses to start from.")
+    models: Url | None = Field(
+        None, description="ModelScope endpoint.", examples=["https://www.modelscope.cn"]
+    )
+    conda_installer: Url | None = Field(None, description="URL of the Miniforge installer.")
+    conda_installer_sha256: Sha256 | None = Field(
+        None, description="sha256 of that installer; needed when `conda_installer` is another version's."
+    )
+    conda_channel: Url | None = Field(None, description="Base URL of the conda-forge channel.")
+    wheels: Url | None = Field(None, description="Python package index; the tool's own default when absent.")
+    wheels_extra: list[Url] = Field(default_factory=list, description="Further package indexes.")
+    wheels_links: list[Url] = Field(default_factory=list, description="Pages or directories of wheels.")
+    torch: Url | None = Field(
+        None, description="Base URL of the torch indexes; `/cpu`, `/cu128` ... is added."
+    )
+    vllm: Url | None = Field(
+        None, description="Base URL of vLLM's own indexes; `/<version>/<variant>` is added."
+    )
+    ollama: Url | None = Field(
+        None, description="Base URL of Ollama's release archives; `/v<version>/<file>` is added."
+    )
+    ollama_version: Version | None = Field(
+        None, description="Ollama's version; the newest known when absent.", examples=["0.40.2"]
+    )
+    ollama_sha256: Sha256 | None = Field(
+        None, description="sha256 of that version's archive; needed when `ollama_version` is not known here."
+    )
+    apt: Url | None = Field(None, description="Debian or Ubuntu mirror; the host's own sources when absent.")
