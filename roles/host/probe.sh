@@ -27,7 +27,7 @@ for device in /sys/bus/pci/devices/*; do
 done
 block driver; cat /sys/module/nvidia/version 2>/dev/null
 block driver_file; cat /proc/driver/nvidia/version 2>/dev/null
-block modules; cut -d ' ' -f 1 /proc/modules 2>/dev/null | grep -E '^(nvidia|nouveau|nova)'
+block modules; ls /sys/module 2>/dev/null | grep -E '^(nvidia|nouveau|nova)'
 block smi; if has nvidia-smi; then timeout 30 nvidia-smi -q -x 2>&1 || echo "exit $?"; fi
 block secure_boot; if has mokutil; then mokutil --sb-state 2>&1; fi
 block listening
