@@ -8,6 +8,7 @@ from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.context import state
 
+from ops.model_facts import facts_for
 from plan import settings, show
 from plan.decide import plan_host
 from plan.errors import PlanError
@@ -40,7 +41,7 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, str | No
         try:
             wanted = settings.read(layers(host))
             key = settings.api_key(wanted.access)
-            plan = plan_host(host.name, wanted, probe)
+            plan = plan_host(host.name, wanted, probe, facts_for(wanted, probe))
         except PlanError as error:
             refuse(host, error.sentences)
         except Exception as error:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from plan import arguments, explain, models, smi
-from plan.answer import Decision, Machine, MemoryFit, Wish
+from plan.answer import Decision, Machine, MemoryFit, Refusal, Wish
 from plan.arguments import BAD_INPUT, Parser
 from plan.checkpoint import from_directory
 from plan.errors import PlanError
 from plan.fit import FitWish, decide_fit
+from plan.fixes import NEW_GLIBC
 from plan.gpus import Gpu
 from plan.hub import Hub, is_model_id
 from plan.models import ModelFacts
@@ -121,13 +122,24 @@ def _fit(options: argparse.Namespace, parser: Parser) -> int:
     if isinstance(found, MemoryFit):
         print(_json_fit(found) if options.json else explain.fit(facts.id, found))
         return 0
-    failed = [vars(failure) for failure in found]
-    print(
-        json.dumps({"ok": False, "failed": failed, "fixes": []}, indent=2)
-        if options.json
-        else explain.failures(found)
-    )
+    refusal = Refusal(found, _fixes(options, facts, cards))
+    print(json.dumps(refusal.to_json(), indent=2) if options.json else explain.refusal(refusal))
     return REFUSED
+
+
+def _fixes(options: argparse.Namespace, facts: ModelFacts, cards: tuple[Gpu, ...]) -> tuple[str, ...]:
+    """What the resolver would change: it knows which builds of a model run on these cards at all."""
+    machine = Machine(gpus=cards, glibc=NEW_GLIBC, architecture=_architecture(cards))
+    wish = Wish(
+        model=facts.id,
+        vllm=options.vllm,
+        tensor_parallel=options.tensor_parallel,
+        max_model_len=options.max_model_len,
+        gpu_memory_utilization=options.gpu_memory_utilization,
+        kv_cache_dtype=options.kv_cache_dtype,
+    )
+    answer = decide(machine, wish, None if models.lookup(facts.id) else facts)
+    return answer.fixes if isinstance(answer, Refusal) else ()
 
 
 def _json_fit(found: MemoryFit) -> str:

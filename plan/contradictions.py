@@ -15,7 +15,16 @@ TAG = re.compile(
     r"(([A-Za-z0-9.-]+/)?[A-Za-z0-9_-]{1,80}/)?[A-Za-z0-9._-]{1,80}(:[A-Za-z0-9_][A-Za-z0-9._-]{0,79})?"
 )
 # Settings of a service that Ollama has no use for: saying so is better than silence.
-OF_VLLM = ("revision", "served_name", "gpus", "gpu_memory_utilization", "dtype", "vllm", "flags")
+OF_VLLM = (
+    "revision",
+    "served_name",
+    "gpus",
+    "gpu_memory_utilization",
+    "dtype",
+    "kv_cache_dtype",
+    "vllm",
+    "flags",
+)
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # Flags that would undo what the plan decides about reach and keys; they come last on the command line.

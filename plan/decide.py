@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from plan import apt, gpus, packages, resolve, smi, sources
-from plan.answer import Decision, Machine, Refusal, Wish
+from plan import apt, gpus, model_facts, packages, resolve, smi, sources
+from plan.answer import Decision, Machine, Refusal
 from plan.errors import PlanError
 from plan.gpus import Gpu
 from plan.host import (
@@ -16,11 +16,14 @@ from plan.host import (
     TagPlan,
     environment_prefix,
 )
+from plan.model_facts import Facts
 from plan.ollama_host import plan_ollama
 from plan.probe import Probe, canonical_name
 from plan.sections import Service, Settings
 from plan.services import plan_services
+from plan.wishes import wish_for
 
+_NO_FACTS: Facts = {}
 ARCHITECTURES = ("x86_64", "aarch64")
 # Beside the environment itself: conda, its package cache, and what a download needs until it is unpacked.
 BESIDE_ENVIRONMENT_GIB = 2.0
@@ -34,8 +37,14 @@ CERTIFICATES = {
 }
 
 
-def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
+def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts = _NO_FACTS) -> HostPlan:
     """The plan of one host.
+
+    Args:
+        host: its name in the inventory.
+        settings: what the operator wrote.
+        probe: what the host is.
+        facts: of served models that are in no table, as `plan.model_facts` keys them.
 
     Raises:
         PlanError: there is none; sentences with host, setting, fact and fix.
@@ -46,7 +55,7 @@ def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
     manager = package_manager(probe)
     machine = _machine(probe)
     present = {name: service for name, service in settings.serve.items() if service.state == "present"}
-    decisions = {name: _decide(name, service, settings, machine) for name, service in present.items()}
+    decisions = {name: _decide(name, service, settings, machine, facts) for name, service in present.items()}
     stack = _stack(settings, present, decisions, machine)
     services = tuple(plan_services(settings, present, decisions, probe))
     environment = _environment(settings, stack, probe, manager) if _wanted(settings, present) else None
@@ -72,6 +81,7 @@ def plan_host(host: str, settings: Settings, probe: Probe) -> HostPlan:
         ),
         warnings=tuple(dict.fromkeys(_warnings(settings, [stack, *decisions.values()], probe))),
         ollama=ollama,
+        model_facts=model_facts.text(settings, facts),
     )
     problems = [*_conflicts(plan, probe), *_room(plan, stack, decisions, probe)]
     if problems:
@@ -152,26 +162,12 @@ def _described(gpu: smi.SmiGpu) -> Gpu:
         raise PlanError([f"GPU {gpu.name}: {error}"]) from None
 
 
-def _decide(name: str | None, service: Service | None, settings: Settings, machine: Machine) -> Decision:
+def _decide(
+    name: str | None, service: Service | None, settings: Settings, machine: Machine, facts: Facts
+) -> Decision:
     """The stack for one service, or for an environment without one."""
-    environment = settings.environment
-    answer = resolve.decide(
-        machine,
-        Wish(
-            engine=service.engine if service else "vllm",
-            model=service.model if service else None,
-            vllm=service.vllm if service else None,
-            torch=environment.torch,
-            python=environment.python,
-            policy=environment.policy,
-            prefer=environment.prefer,
-            manage_driver=settings.driver.managed,
-            gpus=service.gpus if service else None,
-            max_model_len=service.max_model_len if service else None,
-            gpu_memory_utilization=service.gpu_memory_utilization if service else None,
-            dtype=service.dtype if service else None,
-        ),
-    )
+    model = facts.get(model_facts.key(service)) if service else None
+    answer = resolve.decide(machine, wish_for(service, settings), model)
     if isinstance(answer, Refusal):
         setting = f"serve.{name}" if name else "environment"
         fixes = " Or: ".join(answer.fixes[:3]) or "Change that, or use another host."
@@ -197,7 +193,7 @@ def _stack(
     stack = _one_stack({name: made for name, made in decisions.items() if made.engine == "vllm"})
     if stack is None and decisions and not _wanted(settings, present):
         return next(iter(decisions.values()))
-    return stack or _decide(None, None, settings, machine)
+    return stack or _decide(None, None, settings, machine, {})
 
 
 def _one_stack(decisions: dict[str, Decision]) -> Decision | None:

@@ -1,7 +1,6 @@
 """A decision, a refusal or a fit as text for a terminal."""
 
 import io
-from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
@@ -33,11 +32,6 @@ def refusal(answer: Refusal) -> str:
     lines = [_failure(failure) for failure in answer.failed]
     lines += [f"fix: {fix}" for fix in answer.fixes]
     return "\n".join(lines)
-
-
-def failures(failed: Iterable[Failure]) -> str:
-    """What does not fit."""
-    return "\n".join(_failure(failure) for failure in failed)
 
 
 def fit(model_id: str, found: MemoryFit) -> str:

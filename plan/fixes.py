@@ -15,7 +15,7 @@ _MOST_SENTENCES = 3
 _MORE_GPUS = (2, 4, 8)
 _MOST_UTILIZATION = 0.95
 # A C library that every wheel of the tables accepts.
-_NEW_GLIBC = "2.36"
+NEW_GLIBC = "2.36"
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def _host(machine: Machine, wish: Wish) -> Iterator[Change]:
         sentence = "Let driver branch {branch} with {modules} modules be installed."
         yield Change(3, sentence, wish={"manage_driver": True})
     if machine.glibc or machine.os:
-        sentence = f"Use a system with glibc {_NEW_GLIBC} or newer (Ubuntu 24.04, Debian 12)."
-        yield Change(5, sentence, machine={"os": None, "glibc": _NEW_GLIBC})
+        sentence = f"Use a system with glibc {NEW_GLIBC} or newer (Ubuntu 24.04, Debian 12)."
+        yield Change(5, sentence, machine={"os": None, "glibc": NEW_GLIBC})
 
 
 def _gpus(machine: Machine, wish: Wish) -> Iterator[Change]:

@@ -186,7 +186,10 @@ class ServicePlan:
 
 @dataclass(frozen=True)
 class HostPlan:
-    """What one host will get. It holds no secret."""
+    """What one host will get. It holds no secret.
+
+    `model_facts`: the text of the file that keeps what was read of models that are in no table.
+    """
 
     host: str
     os: str
@@ -206,6 +209,7 @@ class HostPlan:
     why: tuple[Reason, ...]
     warnings: tuple[str, ...]
     ollama: OllamaPlan | None = None
+    model_facts: str | None = None
 
     def to_json(self) -> str:
         """The plan as JSON text, ordered, for reports and for comparison."""

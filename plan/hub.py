@@ -104,9 +104,7 @@ class Hub:
             raise PlanError([f"{self._endpoint} answered {response.status_code} for {model_id}."])
 
     def _unreachable(self, error: httpx.HTTPError) -> PlanError:
-        return PlanError(
-            [f"{self._endpoint} cannot be reached ({error}). Give the model's directory instead of its id."]
-        )
+        return PlanError([f"{self._endpoint} cannot be reached ({error}). Name a hub that answers."])
 
 
 def _take(response: httpx.Response, skip: int, count: int | None) -> bytes:

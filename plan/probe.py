@@ -140,6 +140,7 @@ class Probe:
     environments: Mapping[str, InstalledEnvironment]
     models: Mapping[str, InstalledModel]
     ollama: InstalledOllama = InstalledOllama()
+    model_facts: str = ""
     text: str = field(default="", repr=False, compare=False)
 
     @property
@@ -215,6 +216,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         environments=_environments(blocks["environments"]),
         models=_models(blocks["models"]),
         ollama=_ollama(blocks.get("ollama", [])),
+        model_facts="\n".join(blocks.get("model_facts", [])),
         text=text,
     )
 

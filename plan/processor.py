@@ -58,7 +58,7 @@ def notices(host: Host) -> Iterator[str]:
     if host.glibc is None:
         yield "The host's C library is not known and was not checked."
     if host.wish.model and host.model is None:
-        yield f"{host.wish.model} is not in plan/models.toml: its memory was not checked."
+        yield f"{host.wish.model} is in no table and its files were not read: its memory was not checked."
     if host.model and not host.model.verified:
         yield f"The size of {host.model.id} is computed, not read from its hub."
 
@@ -74,10 +74,21 @@ def decide(host: Host, candidate: Candidate, risks: tuple[str, ...]) -> Decision
         driver=None,
         flags=flags.for_cpu(host, fit),
         memory=fit,
-        warnings=(*risks, *notices(host)),
+        warnings=(*risks, *notices(host), *_of_no_use(host)),
         why=reasons(host, candidate, None, None),
         **pins(host, candidate),
     )
+
+
+def _cache_share(host: Host, cache_gib: float) -> str:
+    if host.wish.kv_cache_memory_bytes:
+        return f"and the KV cache is set to {cache_gib:.2f}"
+    return "half of them for the KV cache"
+
+
+def _of_no_use(host: Host) -> Iterator[str]:
+    if host.wish.kv_cache_dtype:
+        yield "kv_cache_dtype is for GPUs: on a CPU the cache has the type of the weights."
 
 
 def _fit(host: Host, model: ModelFacts) -> MemoryFit | Failure:
@@ -91,7 +102,7 @@ def _fit(host: Host, model: ModelFacts) -> MemoryFit | Failure:
         left_gib = max(0.0, (host_gib or 0.0) - weights_gib - flags.CPU_SERVER_GIB)
         fact = (
             f"{model.id} takes {weights_gib:.2f} GiB of weights and the server {flags.CPU_SERVER_GIB}; of "
-            f"{host_gib or 0.0:.2f} GiB {left_gib:.2f} are left, half of them for the KV cache"
+            f"{host_gib or 0.0:.2f} GiB {left_gib:.2f} are left, {_cache_share(host, cache_gib)}"
         )
         return Failure(f"a context of {least} tokens fits in the host's memory", fact, _CPU_SOURCE)
     return MemoryFit(

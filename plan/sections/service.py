@@ -38,6 +38,9 @@ class Service(Section):
     dtype: Literal["auto", "half", "float16", "bfloat16", "float32"] | None = Field(
         None, description="Type of weights and activations; vLLM's own choice when absent."
     )
+    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2"] | None = Field(
+        None, description="Type of the KV cache; the model's own when absent."
+    )
     vllm: Version | None = Field(
         None, description="vLLM version to hold to; decided when absent.", examples=["0.19.1"]
     )

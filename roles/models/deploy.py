@@ -7,6 +7,7 @@ from pyinfra.context import host
 from ops import environment as packages
 from ops import files, task
 from ops.render import render
+from plan import model_facts
 from plan.host import USER, EnvironmentPlan, HostPlan, ModelPlan
 from plan.probe import Probe
 
@@ -27,6 +28,11 @@ def start(plan: HostPlan, probe: Probe) -> None:
         files=[files.File(FETCH, render("models/fetch_model.py"), mode="755")],
         seen=probe.paths,
         name="Write the download program",
+    )
+    files.write(
+        files=[files.File(model_facts.FILE, plan.model_facts)] if plan.model_facts else [],
+        seen=probe.paths,
+        name="Keep the facts of models that are in no table",
     )
     for model in host.loop(plan.models):
         task.start(

@@ -128,6 +128,13 @@ def test_fit_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     code, found = as_json(capsys, "fit", "Qwen/Qwen2.5-72B-Instruct", "--gpu", "T4")
     assert (code, found["ok"]) == (1, False)
     assert found["failed"][0]["constraint"]
+    assert "Choose Qwen/Qwen2.5-72B-Instruct-AWQ. Use 4 x T4." in found["fixes"]
+
+
+def test_fixes_of_a_fit_are_builds_that_the_card_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    _, found = as_json(capsys, "fit", "Qwen/Qwen2.5-14B-Instruct", "--gpu", "V100-16GB")
+    assert "Choose Qwen/Qwen2.5-14B-Instruct-GPTQ-Int4." in found["fixes"]
+    assert not any("AWQ" in fix for fix in found["fixes"]), "AWQ kernels begin with Turing"
 
 
 def test_parse_smi_prints_and_gives_json(capsys: pytest.CaptureFixture[str]) -> None:

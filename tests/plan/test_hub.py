@@ -52,7 +52,7 @@ def test_an_unknown_model_is_refused_with_hub_and_revision(served: tuple[str, Pa
 
 
 def test_a_hub_that_is_down_is_refused_with_a_way_out() -> None:
-    with Hub("http://127.0.0.1:9") as client, pytest.raises(PlanError, match="Give the model's directory"):
+    with Hub("http://127.0.0.1:9") as client, pytest.raises(PlanError, match="Name a hub that answers"):
         client.facts("Qwen/Some-Model")
 
 

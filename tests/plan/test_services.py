@@ -47,8 +47,8 @@ def test_loopback_needs_no_key_and_every_other_address_does() -> None:
 
 def test_the_operators_flags_win_over_decided_ones_and_the_rest_stays() -> None:
     decided = service().flags
-    found = service(flags={"kv-cache-memory-bytes": 1024, "enable-prefix-caching": False}).flags
-    assert found == dict(decided) | {"kv-cache-memory-bytes": 1024, "enable-prefix-caching": False}
+    found = service(flags={"kv-cache-memory-bytes": 2**31, "enable-prefix-caching": False}).flags
+    assert found == dict(decided) | {"kv-cache-memory-bytes": 2**31, "enable-prefix-caching": False}
 
 
 def test_decided_flags_are_spelled_as_the_operator_would_spell_them() -> None:

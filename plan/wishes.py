@@ -1,0 +1,42 @@
+"""What the settings of a service ask of the resolver."""
+
+from typing import Any
+
+from plan.answer import Wish
+from plan.sections import Service, Settings
+
+
+def wish_for(service: Service | None, settings: Settings) -> Wish:
+    """The wish of one service; None: of an environment without one.
+
+    Flags of the operator's own that bear on the fit count as the settings that they are.
+    """
+    environment = settings.environment
+    common: dict[str, Any] = {
+        "torch": environment.torch,
+        "python": environment.python,
+        "policy": environment.policy,
+        "prefer": environment.prefer,
+        "manage_driver": settings.driver.managed,
+    }
+    if service is None:
+        return Wish(**common)
+    flags = service.flags
+    return Wish(
+        **common,
+        engine=service.engine,
+        model=service.model,
+        vllm=service.vllm,
+        gpus=service.gpus,
+        tensor_parallel=_whole(flags.get("tensor-parallel-size")),
+        max_model_len=_whole(flags.get("max-model-len")) or service.max_model_len,
+        gpu_memory_utilization=service.gpu_memory_utilization,
+        dtype=service.dtype,
+        kv_cache_dtype=service.kv_cache_dtype,
+        enforce_eager=flags.get("enforce-eager") is True,
+        kv_cache_memory_bytes=_whole(flags.get("kv-cache-memory-bytes")),
+    )
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
