@@ -23,7 +23,6 @@ from plan.sections import Service, Settings
 from plan.services import plan_services
 from plan.wishes import wish_for
 
-_NO_FACTS: Facts = {}
 ARCHITECTURES = ("x86_64", "aarch64")
 # Beside the environment itself: conda, its package cache, and what a download needs until it is unpacked.
 BESIDE_ENVIRONMENT_GIB = 2.0
@@ -37,14 +36,15 @@ CERTIFICATES = {
 }
 
 
-def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts = _NO_FACTS) -> HostPlan:
+def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None = None) -> HostPlan:
     """The plan of one host.
 
     Args:
         host: its name in the inventory.
         settings: what the operator wrote.
         probe: what the host is.
-        facts: of served models that are in no table, as `plan.model_facts` keys them.
+        facts: of served models that are in no table, as `plan.model_facts` keys them; those that the host
+            keeps when absent.
 
     Raises:
         PlanError: there is none; sentences with host, setting, fact and fix.
@@ -52,6 +52,7 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts = _NO_FA
     problems = list(_gates(probe))
     if problems:
         raise PlanError(problems)
+    facts = model_facts.kept(probe) if facts is None else facts
     manager = package_manager(probe)
     machine = _machine(probe)
     present = {name: service for name, service in settings.serve.items() if service.state == "present"}
