@@ -5,20 +5,81 @@ The hosts share this computer's kernel and have no GPU; nothing here ever comput
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from plan import probe
+from plan import probe, settings
+from plan.decide import plan_host
+from plan.errors import PlanError
+from plan.host import HostPlan
 from plan.probe import PACKAGES, Probe
 from roles.host import facts
+from tests.e2e.deploys import PYINFRA
 from tests.e2e.test_lab_machines import own_lab
 from tests.lab import gpus, machines
-from tests.lab.layout import Lab
+from tests.lab.gpus import Pretended
+from tests.lab.layout import REPOSITORY, Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 HOST = "lab-1"
+QWEN = "Qwen/Qwen2.5-{}-Instruct"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the plan of a machine with one service holds."""
+
+    hardware: str
+    driver: str
+    cuda: str
+    torch: str
+    vllm: str
+    tensor_parallel: int
+
+
+# Capture, what is served -> the plan. The drivers are those of the captures, and are kept.
+PLANNED = [
+    (
+        "hgx-h100-80gb-eight-v12.xml",
+        {"model": QWEN.format("14B"), "gpus": 8},
+        Expected("8 x H100 SXM5 80GB", "535.161.08", "cu124", "2.6.0", "0.8.5.post1", 8),
+    ),
+    (
+        "rtx-pro-6000-max-q-v13.xml",
+        {"model": QWEN.format("14B")},
+        Expected("1 x RTX PRO 6000 Blackwell Max-Q", "590.44.01", "cu130", "2.13.0", "0.32.0", 1),
+    ),
+    (
+        "rtx-4000-sff-ada-v13.xml",
+        {"model": QWEN.format("7B")},
+        Expected("1 x RTX 4000 SFF Ada", "595.84", "cu130", "2.13.0", "0.32.0", 1),
+    ),
+    (
+        "geforce-rtx-2080-two-v13.xml",
+        {"model": QWEN.format("3B")},
+        Expected("2 x RTX 2080 (rev. A)", "590.44.01", "cu130", "2.13.0", "0.32.0", 2),
+    ),
+    (
+        "geforce-rtx-3080-v12.xml",
+        {"model": QWEN.format("3B")},
+        Expected("1 x RTX 3080 (low hash rate)", "536.40", "cu128", "2.10.0", "0.19.1", 1),
+    ),
+]
+# Capture -> why nothing is planned on that machine as it stands, and may not be changed.
+REFUSED = {
+    "a10g-v11.xml": "CUDA 12.1 needs driver 525.60.13 or newer, this one is 515.105.01",
+    "tesla-t4-v11.xml": "CUDA 12.1 needs driver 525.60.13 or newer, this one is 515.105.01",
+    "tesla-v100s-32gb-v11.xml": "Let driver branch 580 with proprietary modules be installed",
+    "quadro-p2000-v12.xml": "Quadro P2000 is of compute capability 6.1, the wheel holds code for 7.0",
+    "a100-sxm4-40gb-mig-v11.xml": "GPU NVIDIA A100-SXM4-40GB: is cut into MIG instances",
+    "a100-sxm4-80gb-mig-v12.xml": "GPU NVIDIA A100-SXM4-80GB: is cut into MIG instances",
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +95,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def probed(lab: Lab) -> Probe:
     """What the probe makes of the host."""
     return probe.parse(machines.run(HOST, facts.script(PACKAGES), timeout_seconds=60, lab=lab).stdout)
+
+
+def planned(lab: Lab, machine: Pretended, service: dict[str, Any]) -> HostPlan:
+    """The plan of the host while it shows this machine; its driver may not be changed."""
+    gpus.put_on(HOST, machine, lab=lab)
+    data = {"serve": {"chat": service}, "driver": {"managed": False}}
+    return plan_host(HOST, settings.read([data]), probed(lab))
 
 
 def test_a_pretended_gpu_is_seen_on_the_bus_in_the_kernel_and_by_its_driver(lab: Lab) -> None:
@@ -87,3 +155,61 @@ def test_nvidia_smi_answers_the_questions_that_people_ask(lab: Lab) -> None:
     assert "<persistence_mode>Enabled<" in said("-q -x")
     gpus.put_on(HOST, gpus.of_capture("tesla-t4-v11.xml").not_loaded(), lab=lab)
     assert said("-L").endswith("running.\n9\n")
+
+
+@pytest.mark.parametrize(("name", "service", "expected"), PLANNED, ids=[row[0] for row in PLANNED])
+def test_a_machine_gets_the_stack_of_its_gpus(
+    lab: Lab, name: str, service: dict[str, Any], expected: Expected
+) -> None:
+    plan = planned(lab, gpus.of_capture(name), service)
+    assert plan.environment and plan.accelerator == "cuda"
+    found = Expected(
+        plan.hardware,
+        plan.driver.removesuffix(" (kept)"),
+        next(reason.value for reason in plan.why if reason.subject == "cuda"),
+        plan.environment.pins["torch"]["torch"],
+        plan.environment.pins["vllm"]["vllm"],
+        plan.services[0].flags["tensor-parallel-size"],
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_machine_that_cannot_serve_as_it_stands_is_told_why(lab: Lab, name: str) -> None:
+    with pytest.raises(PlanError) as refusal:
+        planned(lab, gpus.of_capture(name), {"model": QWEN.format("0.5B")})
+    assert REFUSED[name] in " ".join(refusal.value.sentences)
+
+
+@pytest.mark.parametrize("state", ["without_driver", "with_nouveau", "not_loaded"])
+def test_a_driver_that_does_not_run_is_none(lab: Lab, state: str) -> None:
+    machine = getattr(gpus.of_capture("geforce-rtx-3080-v12.xml"), state)()
+    with pytest.raises(PlanError) as refusal:
+        planned(lab, machine, {"model": QWEN.format("3B")})
+    assert "an NVIDIA driver: the host has none" in " ".join(refusal.value.sentences)
+
+
+def test_a_dry_run_shows_what_a_gpu_host_would_get_and_changes_nothing(lab: Lab, tmp_path: Path) -> None:
+    data = {
+        "ssh_hostname": lab.host(HOST).address,
+        "ssh_user": "root",
+        "ssh_key": str(lab.login_key),
+        "ssh_known_hosts_file": str(lab.known_hosts),
+        "driver": {"managed": False},
+        "serve": {"chat": {"model": QWEN.format("14B"), "gpus": 8}},
+    }
+    (tmp_path / "site.py").write_text(f"site = {[(HOST, data)]!r}\n")
+    gpus.put_on(HOST, gpus.of_capture("hgx-h100-80gb-eight-v12.xml").with_bridges("0x22a3", 4), lab=lab)
+    done = subprocess.run(
+        [PYINFRA, "-y", "--dry", tmp_path / "site.py", "deploy.py"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for words in ("8 x H100 SXM5", "535.161.08 (kept)", "tensor-parallel-size=8"):
+        assert words in done.stderr
+    assert machines.run(HOST, "ls -d /etc/bringup /opt/bringup", lab=lab).stdout == ""

@@ -62,6 +62,38 @@ def capture(name: str) -> str:
                 None,
             ),
         ),
+        (
+            "tesla-v100s-32gb-v11.xml",
+            "460.73.01",
+            "11.2",
+            (
+                "Tesla V100S-PCIE-32GB",
+                "GPU-76098dc1-d3bc-9a1b-7ea6-f7b48837829e",
+                "10de:1df6",
+                32510,
+                "7.0",
+                None,
+            ),
+        ),
+        (
+            "quadro-p2000-v12.xml",
+            "525.125.06",
+            "12.0",
+            ("Quadro P2000", "GPU-396caaed-39ca-3199-2e68-717cdb786ec6", "10de:1c30", 5120, "6.1", None),
+        ),
+        (
+            "rtx-4000-sff-ada-v13.xml",
+            "595.84",
+            "13.2",
+            (
+                "NVIDIA RTX 4000 SFF Ada Generation",
+                "GPU-37037c3f-65c8-ec4d-24a9-420204ad8026",
+                "10de:27b0",
+                20475,
+                "8.9",
+                None,
+            ),
+        ),
     ],
 )
 def test_every_schema_gives_the_same_fields(
@@ -72,6 +104,32 @@ def test_every_schema_gives_the_same_fields(
     (found,) = report.gpus
     fields = ("name", "uuid", "pci_device_id", "memory_mib", "compute_capability", "mig")
     assert tuple(getattr(found, field) for field in fields) == gpu
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "alike"),
+    [
+        ("hgx-h100-80gb-eight-v12.xml", 8, ("NVIDIA H100 80GB HBM3", "10de:2330", 81559, 551, "9.0", False)),
+        ("geforce-rtx-2080-two-v13.xml", 2, ("NVIDIA GeForce RTX 2080", "10de:1e87", 8192, 406, "7.5", None)),
+    ],
+)
+def test_every_gpu_of_a_machine_is_read(name: str, count: int, alike: tuple[object, ...]) -> None:
+    found = smi.parse(capture(name)).gpus
+    fields = ("name", "pci_device_id", "memory_mib", "reserved_mib", "compute_capability", "mig")
+    assert [tuple(getattr(gpu, field) for field in fields) for gpu in found] == [alike] * count
+
+
+def test_a_card_whose_id_was_blotted_out_is_known_by_its_name() -> None:
+    (gpu,) = smi.parse(capture("a10g-v11.xml")).gpus
+    assert (gpu.pci_device_id, gpu.compute_capability) == ("00de:0000", "8.6")
+    known = gpus.from_driver(
+        name=gpu.name,
+        pci_device_id=gpu.pci_device_id,
+        memory_mib=gpu.memory_mib,
+        compute_capability=gpu.compute_capability,
+        reserved_mib=gpu.reserved_mib,
+    )
+    assert (known.pci_id, known.known) == ("2237", True)
 
 
 def test_a_gpu_cut_into_instances_keeps_the_memory_of_the_whole_board() -> None:

@@ -124,15 +124,14 @@ def of_capture(name: str, *, open_modules: bool = False) -> Pretended:
 
 
 def _function(gpu: ElementTree.Element) -> Function:
-    device = gpu.findtext("pci/pci_device_id", "").strip()[:4].lower()
-    kind = gpu.findtext("pci/pci_sub_class", "").strip()
-    if kind:
+    device, vendor = gpu.findtext("pci/pci_device_id", "").strip().lower()[:4], "10de"
+    # the catalogue says what the output does not: an id that was blotted out, the class in older schemas
+    known = gpus.lookup(gpu.findtext("product_name", "") if device == "0000" else f"{vendor}:{device}")
+    # data-centre cards have no display
+    class_code = _3D_CONTROLLER if known.datacenter else _VGA_CONTROLLER
+    if kind := gpu.findtext("pci/pci_sub_class", "").strip():
         class_code = f"0x03{int(kind, 16):02x}00"
-    else:
-        # schemas before 12 do not say; data-centre cards have no display
-        known = gpus.lookup(f"{gpus.NVIDIA_VENDOR}:{device}")
-        class_code = _3D_CONTROLLER if known.datacenter else _VGA_CONTROLLER
-    return Function(_address(gpu), f"0x{device}", class_code)
+    return Function(_address(gpu), f"0x{known.pci_id}", class_code)
 
 
 def _address(gpu: ElementTree.Element) -> str:
