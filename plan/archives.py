@@ -1,11 +1,10 @@
 """Ollama's release archives: which one a host gets, from where, and the sha256 it must have."""
 
 import functools
-import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from plan import tables
 from plan.errors import SettingsError
 from plan.sections import Sources
 from plan.sources import preset
@@ -37,7 +36,7 @@ class Archive:
 @functools.cache
 def _releases() -> tuple[dict[str, Any], ...]:
     """The table's releases, newest first."""
-    table = tomllib.loads(Path(__file__).with_name("ollama.toml").read_text())
+    table = tables.read("ollama")
     return tuple(table["release"])
 
 

@@ -1,14 +1,13 @@
 """The compatibility tables, loaded once: CUDA and drivers, torch, vLLM, operating systems, architectures."""
 
 import re
-import tomllib
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from plan import tables
 from plan.gpus import Capability
 
 ORDINARY_INDEX = "ordinary"
@@ -192,11 +191,6 @@ class Triton:
     source: str
 
 
-@lru_cache(maxsize=8)
-def _table(name: str) -> dict[str, list[dict[str, Any]]]:
-    return tomllib.loads(Path(__file__).with_name(f"compat-{name}.toml").read_text())
-
-
 def _frozen(raw: dict[str, Any]) -> dict[str, Any]:
     """A TOML table with lists as tuples, dates as text and compute capabilities parsed."""
     out: dict[str, Any] = {}
@@ -221,14 +215,14 @@ def _frozen(raw: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def cudas() -> tuple[Cuda, ...]:
     """CUDA versions, oldest first."""
-    rows = [Cuda(**row) for row in _table("cuda")["cuda"]]
+    rows = [Cuda(**row) for row in tables.read("compat-cuda")["cuda"]]
     return tuple(sorted(rows, key=lambda row: version(row.version)))
 
 
 @lru_cache(maxsize=1)
 def branches() -> tuple[Branch, ...]:
     """Driver branches, oldest first."""
-    rows = [Branch(**_frozen(row)) for row in _table("cuda")["branch"]]
+    rows = [Branch(**_frozen(row)) for row in tables.read("compat-cuda")["branch"]]
     return tuple(sorted(rows, key=lambda row: row.branch))
 
 
@@ -236,7 +230,7 @@ def branches() -> tuple[Branch, ...]:
 def torches() -> dict[str, Torch]:
     """torch releases by version, oldest first."""
     rows = []
-    for raw in _table("torch")["torch"]:
+    for raw in tables.read("compat-torch")["torch"]:
         builds = tuple(TorchBuild(**_frozen(build)) for build in raw["builds"])
         rows.append(Torch(**(_frozen(raw) | {"builds": builds})))
     return {row.version: row for row in sorted(rows, key=lambda row: version(row.version))}
@@ -245,7 +239,7 @@ def torches() -> dict[str, Torch]:
 @lru_cache(maxsize=1)
 def tritons() -> tuple[Triton, ...]:
     """Triton releases whose assembler was looked at, oldest first."""
-    rows = [Triton(**_frozen(row)) for row in _table("torch")["triton"]]
+    rows = [Triton(**_frozen(row)) for row in tables.read("compat-torch")["triton"]]
     return tuple(sorted(rows, key=lambda row: version(row.version)))
 
 
@@ -253,7 +247,7 @@ def tritons() -> tuple[Triton, ...]:
 def vllms() -> dict[str, Vllm]:
     """vLLM releases by version, newest first."""
     rows = []
-    for raw in _table("vllm")["vllm"]:
+    for raw in tables.read("compat-vllm")["vllm"]:
         builds = tuple(VllmBuild(**_frozen(build)) for build in raw["builds"])
         rows.append(Vllm(**(_frozen(raw) | {"builds": builds})))
     return {row.version: row for row in sorted(rows, key=lambda row: version(row.version), reverse=True)}
@@ -262,14 +256,14 @@ def vllms() -> dict[str, Vllm]:
 @lru_cache(maxsize=1)
 def gpu_rules() -> tuple[GpuRule, ...]:
     """What is known of vLLM releases on particular GPUs beyond the machine code in the wheel."""
-    return tuple(GpuRule(**_frozen(row)) for row in _table("vllm")["rule"])
+    return tuple(GpuRule(**_frozen(row)) for row in tables.read("compat-vllm")["rule"])
 
 
 @lru_cache(maxsize=1)
 def systems() -> dict[str, System]:
     """Operating systems by name, their compatible ones included."""
     found: dict[str, System] = {}
-    for raw in _table("systems")["system"]:
+    for raw in tables.read("compat-systems")["system"]:
         system = System(**_frozen(raw))
         for name in (system.name, *system.also):
             found[name] = system
@@ -294,13 +288,13 @@ def system(name: str) -> System | None:
 @lru_cache(maxsize=1)
 def architectures() -> dict[str, Architecture]:
     """Model architectures by the class name in config.json."""
-    rows = [Architecture(**_frozen(row)) for row in _table("architectures")["architecture"]]
+    rows = [Architecture(**_frozen(row)) for row in tables.read("compat-architectures")["architecture"]]
     return {name: row for row in rows for name in row.names}
 
 
 @lru_cache(maxsize=1)
 def _quantizations() -> tuple[Quantization, ...]:
-    return tuple(Quantization(**_frozen(raw)) for raw in _table("architectures")["quantization"])
+    return tuple(Quantization(**_frozen(raw)) for raw in tables.read("compat-architectures")["quantization"])
 
 
 @lru_cache(maxsize=512)

@@ -1,12 +1,10 @@
 """Which Miniforge installer and which packages make a conda environment, from conda.toml beside this file."""
 
 import re
-import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
+from plan import tables
 from plan.errors import PlanError
 
 SUBDIRS = {"x86_64": "linux-64", "aarch64": "linux-aarch64"}
@@ -67,7 +65,8 @@ def installer(architecture: str) -> Installer:
         PlanError: there is none for that architecture.
     """
     _subdir(architecture)
-    return next(Installer(**row) for row in _tables()["installer"] if row["architecture"] == architecture)
+    rows = tables.read("conda")["installer"]
+    return next(Installer(**row) for row in rows if row["architecture"] == architecture)
 
 
 def pythons(architecture: str) -> tuple[str, ...]:
@@ -135,15 +134,10 @@ def _subdir(architecture: str) -> str:
 
 
 @lru_cache
-def _tables() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("conda.toml").read_text())
-
-
-@lru_cache
 def _closures(subdir: str) -> tuple[Closure, ...]:
     packages = {
         f"{row['subdir']}/{row['file']}": Package(**{**row, "needs": tuple(row["needs"])})
-        for row in _tables()["package"]
+        for row in tables.read("conda")["package"]
     }
     return tuple(
         Closure(
@@ -154,6 +148,6 @@ def _closures(subdir: str) -> tuple[Closure, ...]:
             packages=tuple(packages[path] for path in row["packages"]),
             source=row["source"],
         )
-        for row in _tables()["python"]
+        for row in tables.read("conda")["python"]
         if row["subdir"] == subdir
     )

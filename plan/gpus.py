@@ -2,12 +2,12 @@
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from plan import tables
 
 NVIDIA_VENDOR = "10de"
 
@@ -154,7 +154,7 @@ def _row(raw: dict[str, Any]) -> _Row:
 
 @lru_cache(maxsize=1)
 def _rows() -> tuple[_Row, ...]:
-    raw = tomllib.loads(Path(__file__).with_name("gpus.toml").read_text())
+    raw = tables.read("gpus")
     return tuple(_row(entry) for entry in raw["gpu"])
 
 

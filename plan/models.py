@@ -1,10 +1,10 @@
 """What a model is, as far as memory and compatibility care."""
 
-import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
+
+from plan import tables
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ModelFacts:
 @lru_cache(maxsize=1)
 def known() -> dict[str, ModelFacts]:
     """The models whose facts need no network, by lower-case id."""
-    raw: dict[str, list[dict[str, Any]]] = tomllib.loads(Path(__file__).with_name("models.toml").read_text())
+    raw: dict[str, list[dict[str, Any]]] = tables.read("models")
     return {row["id"].lower(): ModelFacts(**row) for row in raw["model"]}
 
 

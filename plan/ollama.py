@@ -1,13 +1,10 @@
 """Ollama: which driver it needs, how large a tag is, and how it spreads over the GPUs."""
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-from plan import driver, memory, models
+from plan import driver, memory, models, tables
 from plan.answer import Decision, DriverChoice, Failure, MemoryFit, Reason, Refusal
 from plan.compat import version
 from plan.constraints import Host
@@ -37,24 +34,20 @@ class Tag:
 
 
 @lru_cache(maxsize=1)
-def _table() -> dict[str, list[dict[str, Any]]]:
-    return tomllib.loads(Path(__file__).with_name("compat-ollama.toml").read_text())
-
-
-@lru_cache(maxsize=1)
 def tags() -> dict[str, Tag]:
     """The tags whose sizes are known, by name."""
-    rows = [Tag(tuple(raw["names"]), raw["size_gb"], raw["shape"], raw["source"]) for raw in _table()["tag"]]
+    table = tables.read("compat-ollama")["tag"]
+    rows = [Tag(tuple(raw["names"]), raw["size_gb"], raw["shape"], raw["source"]) for raw in table]
     return {name: row for row in rows for name in row.names}
 
 
 def least_driver(gpu: Gpu) -> tuple[str, str]:
     """The oldest driver branch that Ollama runs on with a GPU, and the source; empty when none."""
-    for row in _table()["driver"]:
+    for row in tables.read("compat-ollama")["driver"]:
         oldest = Capability.parse(row["oldest_capability"])
         if oldest <= gpu.capability <= Capability.parse(row["newest_capability"]):
             return row["least"], row["source"]
-    return "", _table()["driver"][0]["source"]
+    return "", tables.read("compat-ollama")["driver"][0]["source"]
 
 
 def decide(host: Host) -> Decision | Refusal:

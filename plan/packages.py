@@ -1,10 +1,9 @@
 """The tools that a host gets beside the planned stack, with their hashes."""
 
 import functools
-import tomllib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+
+from plan import tables
 
 
 @dataclass(frozen=True)
@@ -18,16 +17,11 @@ class Tool:
 @functools.cache
 def uv(architecture: str) -> Tool:
     """uv, by which every other Python package comes; `architecture` is "x86_64" or "aarch64"."""
-    row = _table()["uv"]
+    row = tables.read("tools")["uv"]
     return Tool(row["version"], tuple(row[architecture]))
 
 
 def modelscope() -> str:
     """The version of the ModelScope client, the same whatever vLLM is."""
-    version: str = _table()["modelscope"]["version"]
+    version: str = tables.read("tools")["modelscope"]["version"]
     return version
-
-
-@functools.cache
-def _table() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("tools.toml").read_text())

@@ -2,13 +2,12 @@
 
 import functools
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plan import conda
+from plan import conda, tables
 from plan.answer import Decision
 from plan.errors import SettingsError
 from plan.sections import Sources
@@ -45,7 +44,7 @@ class Installer:
 @functools.cache
 def preset(name: str) -> Mapping[str, Any]:
     """The addresses of a preset of `mirrors.toml`; a row without one means the tool's own default."""
-    table = tomllib.loads(Path(__file__).with_name("mirrors.toml").read_text())
+    table = tables.read("mirrors")
     return {key: row["url"] for key, row in table[name].items() if row.get("url")}
 
 

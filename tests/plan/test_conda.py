@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from plan import conda
+from plan import conda, tables
 from plan.errors import PlanError
 
 CHANNEL = "https://conda.anaconda.org/conda-forge"
@@ -80,7 +80,7 @@ def test_the_installer_is_the_newest_for_its_architecture(architecture: str) -> 
     assert found.file == f"Miniforge3-{found.version}-Linux-{architecture}.sh"
     assert re.fullmatch(r"[0-9a-f]{64}", found.sha256)
     assert found.verified
-    listed = [row["version"] for row in conda._tables()["installer"]]
+    listed = [row["version"] for row in tables.read("conda")["installer"]]
     assert found.version == max(listed, key=lambda text: [int(part) for part in re.split(r"[.-]", text)])
 
 
