@@ -6,20 +6,22 @@ pyinfra inventories/prod.py deploy.py
 from pyinfra import host
 
 from ops.planning import plan_for
-from roles import conda, models, ollama, torch, vllm
+from roles import conda, gateway, models, ollama, torch, vllm
 from roles import host as ground
 from roles.host.facts import Probe
 
 probe = host.get_fact(Probe)
-plan, api_key = plan_for(host, probe)  # no plan: this host is refused, in one sentence; the others go on
+plan, secrets = plan_for(host, probe)  # no plan: this host is refused, in one sentence; the others go on
 
 if plan and probe:
     ground.clear(plan, probe)
+    gateway.clear(plan, probe)
     ground.prepare(plan, probe)
     conda.install(plan, probe)
     models.start(plan, probe)
     torch.install(plan, probe)
     installed = vllm.install(plan, probe)
     models.join(plan, probe)
-    vllm.serve(plan, probe, api_key, installed)
+    vllm.serve(plan, probe, installed)
     ollama.serve(plan, probe)
+    gateway.serve(plan, probe, secrets)

@@ -44,21 +44,34 @@ class Directory:
 
 
 @operation()
-def write(files: Iterable[File], seen: Mapping[str, Path]) -> Generator[StringCommand, None, None]:
+def write(
+    files: Iterable[File], seen: Mapping[str, Path], check: str | None = None
+) -> Generator[StringCommand, None, None]:
     """Puts the files that differ in place, each by a rename, all in one command.
 
     The contents travel on standard input, so that no secret stands in a process list or a log.
+
+    Args:
+        files: as they shall be.
+        seen: what the probe saw.
+        check: a shell command that must succeed before any of them takes its place; until then they lie
+            beside, with `.new` behind their names.
     """
     changed = [file for file in files if file.differs(seen.get(file.path))]
     if not changed:
         host.noop("the files are as planned")
         return
-    steps = [
+    lay = [
         f"install -D -m {file.mode} -o {user} -g {group} -- {number} {shlex.quote(file.path + '.new')}"
-        f" && mv -fT -- {shlex.quote(file.path + '.new')} {shlex.quote(file.path)}"
         for number, file in enumerate(changed)
         for user, group in [file.owner.split(":")]
     ]
+    move = [f"mv -fT -- {shlex.quote(file.path + '.new')} {shlex.quote(file.path)}" for file in changed]
+    if check:
+        news = " ".join(shlex.quote(file.path + ".new") for file in changed)
+        steps = [*lay, f"{{ {check} || {{ rm -f -- {news}; exit 1; }}; }}", *move]
+    else:
+        steps = [step for pair in zip(lay, move, strict=True) for step in pair]
     # the scratch directory is root's alone: a secret is never readable on its way
     scratch = 'umask 077; new=$(mktemp -d) && trap \'rm -rf "$new"\' EXIT && cd "$new"'
     steps = [scratch, "base64 -d | tar -x", "umask 022", *steps]

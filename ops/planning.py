@@ -9,11 +9,12 @@ from pyinfra.api.host import Host
 from pyinfra.context import state
 
 from ops.model_facts import facts_for
-from plan import settings, show
+from plan import secrets, settings, show
 from plan.decide import plan_host
 from plan.errors import PlanError
 from plan.host import HostPlan
 from plan.probe import Probe
+from plan.secrets import Secrets
 
 _plans: dict[str, HostPlan] = {}
 
@@ -29,18 +30,18 @@ def layers(host: Host) -> list[Mapping[str, Any]]:
     ]
 
 
-def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, str | None]:
-    """The plan and the API key of this host; none when it is refused.
+def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]:
+    """The plan of this host, none when it is refused, and the secrets that its settings name.
 
     A refused host is marked as failed before anything is changed; the others go on, and pyinfra's exit
     code is 1.
     """
     plan: HostPlan | None = None
-    key: str | None = None
+    found = Secrets()
     if probe is not None:
         try:
             wanted = settings.read(layers(host))
-            key = settings.api_key(wanted.access)
+            found = secrets.read(wanted.access)
             plan = plan_host(host.name, wanted, probe, facts_for(wanted, probe))
         except PlanError as error:
             refuse(host, error.sentences)
@@ -53,7 +54,7 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, str | No
     if plan:
         _plans[host.name] = plan
     _show_when_complete()
-    return plan, key
+    return plan, found
 
 
 def refuse(host: Host, sentences: list[str]) -> None:

@@ -27,23 +27,27 @@ class Service:
 
 @operation()
 def serving(
-    service: Service, seen: Mapping[str, Unit], because: Iterable[OperationMeta] = (), restart: bool = False
+    service: Service,
+    seen: Mapping[str, Unit],
+    because: Iterable[OperationMeta] = (),
+    restart: bool = False,
+    reload_because: Iterable[OperationMeta] = (),
 ) -> Generator[PyinfraCommand, None, None]:
     """Makes a service enabled and active; restarts it if asked, or if an operation in `because` changed.
 
+    A change in `reload_because` alone is reloaded: what is under way goes on.
     A unit that is starting is not disturbed but joined: a run that was cut does not cost a second start.
     """
     unit = seen.get(service.unit)
     changed = restart or any(meta.changed for meta in because)
-    if (
-        not changed
-        and unit
-        and unit.active == "active"
-        and unit.enabled == "enabled"
-        and not unit.needs_reload
-    ):
-        host.noop(f"{service.unit} serves")
+    reload = any(meta.changed for meta in reload_because)
+    if not changed and unit and unit.serves:
+        if reload:
+            yield StringCommand(f"systemctl reload {service.unit}")
+        else:
+            host.noop(f"{service.unit} serves")
         return
+    changed = changed or reload
     starting = unit is not None and unit.active == "activating" and not unit.needs_reload
     verb = "start" if starting and not changed else "restart"
     yield StringCommand(

@@ -83,18 +83,22 @@ def _reach(settings: Settings) -> Iterator[str]:
     except ValueError:
         yield f"access.listen: {access.listen!r} is no address or network. Write one such as '10.1.0.0/16'."
         return
-    for name, service in settings.serve.items():
-        if exposed and service.engine == "ollama" and service.state == "present":
-            yield (
-                f"access.listen: {access.listen} is not loopback, and serve.{name} is Ollama's, which has no "
-                "authentication. Set access.listen to 127.0.0.1 on this host, or `engine: vllm`."
-            )
-    keyed = any(service.engine == "vllm" for service in settings.serve.values())
-    if exposed and keyed and not (access.api_key_file or access.api_key_env):
+    if exposed and settings.serve and not (access.api_key_file or access.api_key_env):
         yield (
             f"access.listen: {access.listen} is not loopback and there is no key. "
             "Set access.api_key_file or access.api_key_env."
         )
+    if bool(access.certificate_file) != bool(access.certificate_key_file):
+        yield "access.certificate_file: goes with certificate_key_file. Set both, or neither."
+    if access.certificate_file and access.tls == "off":
+        yield "access.certificate_file: is of no use without TLS. Leave out `tls: off`."
+    for setting, network in [("clients", net) for net in access.clients] + [
+        ("monitoring", net) for net in access.monitoring
+    ]:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            yield f"access.{setting}: {network!r} is no address or network. Write one such as '10.1.0.9'."
 
 
 def _not_for_ollama(name: str, service: Service) -> Iterator[str]:

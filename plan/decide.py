@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from plan import apt, gpus, model_facts, packages, resolve, smi, sources
+from plan import gateway as front
 from plan.answer import Decision, Machine, Refusal
 from plan.errors import PlanError
+from plan.gateway import Exposed, plan_gateway
 from plan.gpus import Gpu
 from plan.host import (
     USER,
@@ -83,6 +85,9 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         warnings=tuple(dict.fromkeys(_warnings(settings, [stack, *decisions.values()], probe))),
         ollama=ollama,
         model_facts=model_facts.text(settings, facts),
+        systemd=probe.systemd or 0,
+        gateway=plan_gateway(settings, _exposed(services), probe),
+        removed_gateway=tuple(_removed_gateway(services, probe)),
     )
     problems = [*_conflicts(plan, probe), *_room(plan, stack, decisions, probe)]
     if problems:
@@ -286,6 +291,18 @@ def _removed_models(settings: Settings) -> Iterator[str]:
     for model, download in settings.models.items():
         if download.state == "absent":
             yield ModelPlan(model, download.revision, endpoint).directory
+
+
+def _exposed(services: Iterable[ServicePlan]) -> Iterator[Exposed]:
+    for service in services:
+        if service.fronted:
+            yield Exposed(service.name, service.engine, service.address, service.port, service.inner)
+
+
+def _removed_gateway(services: Iterable[ServicePlan], probe: Probe) -> Iterator[str]:
+    """A front that has nothing to guard any more."""
+    if not any(service.fronted for service in services):
+        yield from (path for path in (front.UNIT_FILE, front.DIRECTORY, front.CACHE) if path in probe.paths)
 
 
 def _removed_environments(settings: Settings, probe: Probe) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from plan.answer import Reason
 from plan.archives import Archive
+from plan.gateway import GatewayPlan
 from plan.packages import Tool
 from plan.probe import Probe, ollama_name
 from plan.sources import Addresses
@@ -157,7 +158,9 @@ class OllamaPlan:
 class ServicePlan:
     """One service: a unit, the server's flags, and where it answers.
 
-    `listen` is what the settings say, an address or a network; `address` is this host's.
+    `listen` is what the settings say, an address or a network; `address` and `port` are where clients reach
+    it on this host. The engine itself listens on `inner_address` and `inner_port`: the same, or loopback
+    behind the front (`fronted`), which asks for the key and, with `tls`, speaks https.
     """
 
     name: str
@@ -170,7 +173,11 @@ class ServicePlan:
     flags: Mapping[str, Any]
     environment: Mapping[str, str]
     start_timeout_seconds: int
-    needs_key: bool
+    inner_address: str
+    inner_port: int
+    fronted: bool
+    tls: bool
+    stop_timeout_seconds: int = 0
 
     @property
     def unit(self) -> str:
@@ -179,9 +186,28 @@ class ServicePlan:
 
     @property
     def url(self) -> str:
-        """Base URL of its OpenAI-style API, without the /v1."""
-        address = f"[{self.address}]" if ":" in self.address else self.address
-        return f"http://{address}:{self.port}"
+        """Base URL of its OpenAI-style API as clients reach it, without the /v1."""
+        return f"http{'s' if self.tls else ''}://{literal(self.address)}:{self.port}"
+
+    @property
+    def inner(self) -> str:
+        """Address and port of the engine itself."""
+        return f"{literal(self.inner_address)}:{self.inner_port}"
+
+    @property
+    def inner_url(self) -> str:
+        """Base URL of the engine itself, for programs on the host."""
+        return f"http://{self.inner}"
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether clients have to show the key."""
+        return self.fronted
+
+
+def literal(address: str) -> str:
+    """An address as a URL has it."""
+    return f"[{address}]" if ":" in address else address
 
 
 @dataclass(frozen=True)
@@ -210,6 +236,9 @@ class HostPlan:
     warnings: tuple[str, ...]
     ollama: OllamaPlan | None = None
     model_facts: str | None = None
+    gateway: GatewayPlan | None = None
+    removed_gateway: tuple[str, ...] = ()
+    systemd: int = 0
 
     def to_json(self) -> str:
         """The plan as JSON text, ordered, for reports and for comparison."""

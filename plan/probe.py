@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from plan import probe_gateway
 from plan.errors import ProbeError
+from plan.probe_gateway import InstalledGateway
 
 MANIFEST = ".bringup.json"
 # Stands in a conda prefix that was made to its end; a prefix without it does not count.
 COMPLETE = ".bringup-complete"
 
 # The distribution packages that a plan may ask for; the probe looks for these.
-PACKAGES = ("ca-certificates", "curl", "libnuma1", "numactl-libs", "gcc", "g++", "gcc-c++", "zstd")
+PACKAGES = ("ca-certificates", "curl", "libnuma1", "numactl-libs", "gcc", "g++", "gcc-c++", "openssl", "zstd")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Unit:
     main_pid: int
     restarts: int
     needs_reload: bool
+
+    @property
+    def serves(self) -> bool:
+        """Whether it runs, will after a reboot, and runs by the unit file that is there."""
+        return self.active == "active" and self.enabled == "enabled" and not self.needs_reload
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,7 @@ class Probe:
     models: Mapping[str, InstalledModel]
     ollama: InstalledOllama = InstalledOllama()
     model_facts: str = ""
+    gateway: InstalledGateway = field(default_factory=InstalledGateway)
     text: str = field(default="", repr=False, compare=False)
 
     @property
@@ -217,6 +225,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         models=_models(blocks["models"]),
         ollama=_ollama(blocks.get("ollama", [])),
         model_facts="\n".join(blocks.get("model_facts", [])),
+        gateway=probe_gateway.parse(blocks),
         text=text,
     )
 

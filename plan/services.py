@@ -1,7 +1,9 @@
 """The services of one host: address, port, flags and variables of each."""
 
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+from packaging.version import Version
 
 from plan import sources
 from plan.answer import Decision
@@ -11,6 +13,10 @@ from plan.probe import Probe
 from plan.sections import Service, Settings
 
 FIRST_PORT = 8000
+# Where the engines listen behind the front, on loopback.
+FIRST_INNER_PORT = 18000
+# How long a server that is asked to stop goes on answering what it has begun.
+DRAIN_SECONDS, DRAINS_FROM = 30, Version("0.18.0")
 # A model's start: imports and compiling, then reading weights at a slow disk's 85 MB/s. Bounds the wait only.
 START_SECONDS, START_SECONDS_PER_GIB = 600, 12
 
@@ -23,13 +29,14 @@ def plan_services(
     Raises:
         PlanError: the host has no address in the network to listen on.
     """
-    taken = {service.port for service in services.values() if service.port}
+    ports = _ports(services)
     endpoint = sources.models_endpoint(settings.sources)
-    for name, service in sorted(services.items()):
-        port = service.port or next(port for port in range(FIRST_PORT, 65536) if port not in taken)
-        taken.add(port)
+    address = _address(settings.access.listen, probe) if services else "127.0.0.1"
+    fronted = not ipaddress.ip_address(address).is_loopback
+    for (name, service), inner_port in zip(
+        sorted(services.items()), _free(FIRST_INNER_PORT, ports.values()), strict=False
+    ):
         decision = decisions[name]
-        address = _address(settings.access.listen, probe)
         ollama = service.engine == "ollama"
         weights_gib = decision.memory.weights_gib if decision.memory else 0.0
         yield ServicePlan(
@@ -39,23 +46,42 @@ def plan_services(
             served_name=service.served_name or service.model,
             listen=settings.access.listen,
             address=address,
-            port=port,
+            port=ports[name],
             flags=_flags(decision, service),
             environment=(_ollama_variables if ollama else _variables)(name, decision),
             start_timeout_seconds=START_SECONDS + int(weights_gib * START_SECONDS_PER_GIB),
-            needs_key=not ipaddress.ip_address(address).is_loopback,
+            inner_address="127.0.0.1" if fronted else address,
+            inner_port=inner_port if fronted else ports[name],
+            fronted=fronted,
+            tls=fronted and settings.access.tls == "on",
+            stop_timeout_seconds=DRAIN_SECONDS,
         )
+
+
+def _ports(services: Mapping[str, Service]) -> dict[str, int]:
+    """The port of every service: as set, or the next that is free, in order of names."""
+    wanted = {name: service.port for name, service in sorted(services.items())}
+    free = _free(FIRST_PORT, (port for port in wanted.values() if port))
+    return {name: port or next(free) for name, port in wanted.items()}
+
+
+def _free(first: int, taken: Iterable[int]) -> Iterator[int]:
+    """Ports from `first` on that are not taken."""
+    held = set(taken)
+    return (port for port in range(first, 65536) if port not in held)
 
 
 def _flags(decision: Decision, service: Service) -> dict[str, object]:
     """The decided flags, then the operator's, which win; all in vLLM's spelling with dashes."""
     decided = {name.replace("_", "-"): value for name, value in decision.flags.items()}
+    if decision.vllm and Version(decision.vllm) >= DRAINS_FROM:
+        decided["shutdown-timeout"] = DRAIN_SECONDS
     return decided | service.flags
 
 
 def _variables(name: str, decision: Decision) -> dict[str, str]:
     cache = f"/var/cache/bringup/vllm-{name}"
-    variables = {
+    return {
         "HOME": cache,
         "VLLM_CACHE_ROOT": f"{cache}/vllm",
         "PYTHONPYCACHEPREFIX": BYTECODE,
@@ -63,12 +89,14 @@ def _variables(name: str, decision: Decision) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
+        # what the processes of one server say to one another stays on loopback: they would listen on the
+        # first address that they find
+        "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_LOOPBACK_IP": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
         **decision.environment,
     }
-    if decision.accelerator == "cpu":
-        # gloo would bind to the first address that it finds
-        variables["VLLM_HOST_IP"] = "127.0.0.1"
-    return variables
 
 
 def _ollama_variables(name: str, decision: Decision) -> dict[str, str]:

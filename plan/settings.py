@@ -5,19 +5,17 @@ in `plan.sections`, so that nothing behind this module has to distrust it.
 """
 
 import difflib
-import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from plan.contradictions import contradictions
 from plan.errors import SettingsError
-from plan.sections import Access, Download, Service, Settings
+from plan.sections import Download, Service, Settings
 
-__all__ = ["Settings", "api_key", "merge", "read"]
+__all__ = ["Settings", "merge", "read"]
 
 # What else an inventory may hold: pyinfra's own data (connection, privileges), by prefix.
 _PYINFRA_DATA = re.compile(r"^(_|ssh_|local_|chroot_|docker_|dockerssh_|winrm_|relock$)")
@@ -122,35 +120,3 @@ def _fix(location: list[str]) -> str:
     if field and field.description:
         return field.description
     return "Use lower-case letters, digits and dashes." if location[:1] == ["serve"] else "Correct it."
-
-
-def api_key(access: Access, environment: Mapping[str, str] | None = None) -> str | None:
-    """The API key, read from where the settings say; None when there is none.
-
-    Raises:
-        SettingsError: the file or variable is missing, empty, or no plain token.
-    """
-    environment = os.environ if environment is None else environment
-    if access.api_key_env:
-        where, key = (
-            f"access.api_key_env: ${access.api_key_env}",
-            environment.get(access.api_key_env, "").strip(),
-        )
-    elif access.api_key_file:
-        path = Path(access.api_key_file).expanduser()
-        where = f"access.api_key_file: {path}"
-        try:
-            key = path.read_text().strip()
-        except OSError as error:
-            raise SettingsError(
-                [f"{where}: {error.strerror}. Write the key into that file, mode 0600."]
-            ) from None
-        except UnicodeDecodeError:
-            key = ""
-    else:
-        return None
-    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]{16,256}", key):
-        raise SettingsError(
-            [f"{where}: holds no usable key. Use 16 to 256 letters, digits or . _ ~ + / = - signs."]
-        )
-    return key

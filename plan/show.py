@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
+from plan.gateway import GatewayPlan
 from plan.host import EnvironmentPlan, HostPlan, ServicePlan
 from plan.probe import ollama_name
 
@@ -65,10 +66,20 @@ def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
             _service(service),
             "key required" if service.needs_key else "loopback only",
         )
+    if plan.gateway:
+        yield "front", *_front(plan.gateway)
     for removed in (*plan.removed_services, *plan.removed_models, *plan.removed_environments):
         yield "remove", removed, "state: absent"
     for unused in (*plan.ollama.removed_tags, *plan.ollama.removed_paths) if plan.ollama else ():
         yield "remove", unused, "nothing uses it any more"
+
+
+def _front(gateway: GatewayPlan) -> tuple[str, str]:
+    routes = {len(front.routes) for front in gateway.fronts}
+    what = f"nginx, {'http' if gateway.certificate == 'none' else 'https'}, {max(routes)} routes"
+    if gateway.certificate != "own":
+        return what, "" if gateway.certificate == "none" else "with the given certificate"
+    return what, f"certificate sha256 {gateway.fingerprint}" if gateway.fingerprint else "own certificate"
 
 
 def _origin(because: str, environment: EnvironmentPlan, name: str) -> str:

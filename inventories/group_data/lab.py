@@ -40,4 +40,6 @@ if _offer_file.exists():
 access = {
     "listen": f"{_os.environ.get('BRINGUP_LAB_NET', '10.44.0')}.0/24",
     "api_key_file": str(_state / "api-key"),
+    # plain http, so that any client can be tried without trusting a certificate first
+    "tls": _os.environ.get("BRINGUP_LAB_TLS", "off"),
 }

@@ -45,12 +45,14 @@ elif has rpm; then rpm -q --qf '%{NAME} ii %{VERSION}-%{RELEASE}\n' @PACKAGES@ 2
 block user; getent passwd bringup
 block paths
 find /etc/bringup /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service /opt/bringup/bin \
+    /etc/systemd/system/bringup-gateway.service /var/cache/bringup/gateway \
     /opt/bringup /opt/bringup/downloads /opt/bringup/ollama /srv/models /srv/models/ollama /var/lib/bringup \
     /var/cache/bringup /var/cache/bringup/pycache -maxdepth 0 -printf '%m %u:%g %y %p\n' 2>/dev/null
 find /etc/bringup /opt/bringup/bin -mindepth 1 -printf '%m %u:%g %y %p\n' 2>/dev/null
 block hashes
 { find /etc/bringup /opt/bringup/bin -type f 2>/dev/null
-  ls -d /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service 2>/dev/null
+  ls -d /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service \
+      /etc/systemd/system/bringup-gateway.service 2>/dev/null
 } | while read -r path; do sha256sum "$path"; done
 block units
 if [ -d /run/systemd/system ]; then
@@ -85,4 +87,14 @@ for store in /srv/models/ollama/manifests /srv/models/ollama/manifests-v2; do
     done
 done
 find /srv/models/ollama/blobs -type f -printf 'blob %s %f\n' 2>/dev/null
+block gateway
+if getent passwd bringup-gateway >/dev/null; then echo user; fi
+if [ -x /usr/sbin/nginx ]; then
+    echo nginx; case $(/usr/sbin/nginx -V 2>&1) in *http_secure_link_module*) echo secure_link ;; esac
+fi
+certificate=/etc/bringup/gateway/own-certificate.pem
+if [ -f "$certificate" ]; then
+    sed 's/^/certificate /' "$certificate"; sed 's/^/name /' /etc/bringup/gateway/own-names 2>/dev/null
+    openssl x509 -in "$certificate" -noout -checkend 2592000 >/dev/null 2>&1 || echo ends_soon
+fi
 block end

@@ -12,7 +12,8 @@ from ops.render import render
 from plan.host import BYTECODE, EnvironmentPlan, HostPlan, ServicePlan
 from plan.probe import Probe
 
-CREDENTIALS = "/etc/bringup/credentials"
+# The first systemd that can wait longer after each failed start.
+BACKOFF_FROM_SYSTEMD = 254
 READY = "/opt/bringup/bin/wait-until-ready"
 
 
@@ -28,11 +29,11 @@ def install(plan: HostPlan, probe: Probe) -> OperationMeta | None:
     )
 
 
-def serve(plan: HostPlan, probe: Probe, api_key: str | None, installed: OperationMeta | None) -> None:
-    """Writes units and key, starts what does not run."""
+def serve(plan: HostPlan, probe: Probe, installed: OperationMeta | None) -> None:
+    """Writes the units, starts what does not run."""
     if plan.environment is None:
         return
-    reasons = [*_key(plan, probe, api_key), *([installed] if installed else [])]
+    reasons = [installed] if installed else []
     files.write(
         files=[files.File(READY, render("vllm/wait_until_ready.py"), mode="755")],
         seen=probe.paths,
@@ -57,23 +58,6 @@ def serve(plan: HostPlan, probe: Probe, api_key: str | None, installed: Operatio
         )
 
 
-def _key(plan: HostPlan, probe: Probe, api_key: str | None) -> list[OperationMeta]:
-    """The API key, in a file that only root reads; systemd hands it to the service."""
-    if not any(service.needs_key for service in plan.services):
-        return []
-    files.directories(
-        wanted=[files.Directory(CREDENTIALS, mode="700")],
-        seen=probe.paths,
-        name="Make the credentials directory",
-    )
-    key = files.write(
-        files=[files.File(f"{CREDENTIALS}/api-key.env", f"VLLM_API_KEY={api_key}\n", mode="600")],
-        seen=probe.paths,
-        name="Write the API key",
-    )
-    return [key]
-
-
 def unit_text(plan: HostPlan, environment: EnvironmentPlan, service: ServicePlan) -> str:
     """The unit file of one service."""
     return render(
@@ -82,6 +66,8 @@ def unit_text(plan: HostPlan, environment: EnvironmentPlan, service: ServicePlan
         prefix=environment.prefix,
         user=plan.user,
         bytecode=BYTECODE,
+        gpu=plan.accelerator == "cuda",
+        backoff=plan.systemd >= BACKOFF_FROM_SYSTEMD,
         pins=environment.digest,
         flags=list(_words(service.flags)),
     )

@@ -211,7 +211,7 @@ class TestServices:
         (service,) = planned(BARE, ONE, {"access": {"listen": "10.44.0.0/24", "api_key_env": "KEY"}}).services
         assert (service.address, service.url, service.needs_key) == (
             "10.44.0.11",
-            "http://10.44.0.11:8000",
+            "https://10.44.0.11:8000",
             True,
         )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plan import settings
+from plan import secrets, settings
 from plan.decide import plan_host
 from plan.host import EnvironmentPlan, ModelPlan
 from plan.probe import InstalledModel, parse
@@ -81,7 +81,7 @@ def test_a_plan_is_json_and_the_same_one_every_time(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text(KEY)
     wanted = settings.read([ONE, {"access": {"listen": "10.44.0.0/24", "api_key_file": str(key)}}])
-    assert settings.api_key(wanted.access) == KEY
+    assert secrets.api_key(wanted.access) == KEY
     first, second = (plan_host("gpu-1", wanted, BARE) for _ in range(2))
     assert first.to_json() == second.to_json()
     assert json.loads(first.to_json())["services"][0]["port"] == 8000

@@ -30,7 +30,7 @@ def test_the_hosts_address_in_the_network_is_taken_whatever_its_place() -> None:
 
 def test_an_ipv6_network_gives_a_url_that_clients_understand() -> None:
     found = service(access("fd00::/8"))
-    assert (found.address, found.url) == ("fd00::2", "http://[fd00::2]:8000")
+    assert (found.address, found.url) == ("fd00::2", "https://[fd00::2]:8000")
 
 
 def test_an_address_is_taken_as_it_is_written_though_the_probe_did_not_see_it() -> None:

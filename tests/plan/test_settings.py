@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from plan import settings
+from plan import secrets, settings
 from plan.errors import SettingsError
 from plan.sections import Access
 
@@ -307,18 +307,18 @@ class TestTheKey:
     ) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         (tmp_path / "key").write_text(f"{KEY}\n")
-        assert settings.api_key(Access(api_key_file="~/key")) == KEY
+        assert secrets.api_key(Access(api_key_file="~/key")) == KEY
 
     def test_is_read_from_the_environment_which_beats_the_file(self) -> None:
         access = Access(api_key_file="/nowhere", api_key_env="BRINGUP_KEY")
-        assert settings.api_key(access, {"BRINGUP_KEY": KEY}) == KEY
+        assert secrets.api_key(access, {"BRINGUP_KEY": KEY}) == KEY
 
     def test_is_none_when_there_is_none(self) -> None:
-        assert settings.api_key(Access()) is None
+        assert secrets.api_key(Access()) is None
 
     def test_file_that_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError) as refused:
-            settings.api_key(Access(api_key_file=str(tmp_path / "key")))
+            secrets.api_key(Access(api_key_file=str(tmp_path / "key")))
         assert refused.value.sentences == [
             f"access.api_key_file: {tmp_path}/key: No such file or directory. "
             "Write the key into that file, mode 0600."
@@ -330,7 +330,7 @@ class TestTheKey:
     ) -> None:
         (tmp_path / "key").write_text(text)
         with pytest.raises(SettingsError) as refused:
-            settings.api_key(Access(api_key_file=str(tmp_path / "key")))
+            secrets.api_key(Access(api_key_file=str(tmp_path / "key")))
         assert refused.value.sentences == [
             f"access.api_key_file: {tmp_path}/key: holds no usable key. "
             "Use 16 to 256 letters, digits or . _ ~ + / = - signs."
@@ -338,10 +338,10 @@ class TestTheKey:
 
     def test_variable_that_is_not_set(self) -> None:
         with pytest.raises(SettingsError) as refused:
-            settings.api_key(Access(api_key_env="BRINGUP_KEY"), {})
+            secrets.api_key(Access(api_key_env="BRINGUP_KEY"), {})
         assert refused.value.sentences[0].startswith("access.api_key_env: $BRINGUP_KEY: holds no usable key.")
 
     def test_file_with_bytes_that_are_no_text_is_refused_too(self, tmp_path: Path) -> None:
         (tmp_path / "key").write_bytes(b"\xff\xfe" * 20)
         with pytest.raises(SettingsError, match="holds no usable key"):
-            settings.api_key(Access(api_key_file=str(tmp_path / "key")))
+            secrets.api_key(Access(api_key_file=str(tmp_path / "key")))

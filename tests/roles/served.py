@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 
+from plan import gateway
 from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan, ModelPlan
 from plan.probe import MANIFEST
 from tests.probes import with_block
@@ -26,7 +27,7 @@ def served(bare: str, execs: list[Exec], plan: HostPlan) -> str:
         paths.append(f"644 root:root f {result}")
         hashes.append(f"{'0' * 64}  {result}")
     blocks = {
-        "packages": [f"{name} ii  1.0-1" for name in plan.base_packages],
+        "packages": [f"{name} ii  1.0-1" for name in (*plan.base_packages, *_front_packages(plan))],
         "user": ["bringup:x:998:998::/var/lib/bringup:/usr/sbin/nologin"],
         "paths": paths,
         "hashes": hashes,
@@ -34,9 +35,14 @@ def served(bare: str, execs: list[Exec], plan: HostPlan) -> str:
         "environments": _environments(plan.environment),
         "models": [line for model in plan.models for line in _model(model)],
         "listening": [
-            f'LISTEN 0 2048 {service.address}:{service.port} 0.0.0.0:* users:(("vllm",pid=9,fd=3))'
+            f'LISTEN 0 2048 {address}:{port} 0.0.0.0:* users:(("{program}",pid=9,fd=3))'
             for service in plan.services
+            for address, port, program in (
+                (service.inner_address, service.inner_port, "vllm"),
+                (service.address, service.port, "nginx" if service.fronted else "vllm"),
+            )
         ],
+        "gateway": _gateway(plan),
     }
     text = bare
     for name, lines in blocks.items():
@@ -56,10 +62,24 @@ def _written(execs: list[Exec]) -> tuple[list[str], list[str]]:
     return paths, hashes
 
 
+def _front_packages(plan: HostPlan) -> tuple[str, ...]:
+    return plan.gateway.packages if plan.gateway else ()
+
+
+def _gateway(plan: HostPlan) -> list[str]:
+    """A front with a certificate of its own, made out to the planned names."""
+    if plan.gateway is None:
+        return []
+    pem = ["-----BEGIN CERTIFICATE-----", "MIIB", "-----END CERTIFICATE-----"]
+    names = [f"name {name}" for name in plan.gateway.names]
+    return ["user", "nginx", "secure_link", *(f"certificate {line}" for line in pem), *names]
+
+
 def _units(plan: HostPlan) -> list[str]:
     lines = []
-    for service in plan.services:
-        lines += ["Restart=always", "NRestarts=0", "Result=success", "MainPID=9", f"Id={service.unit}"]
+    front = [gateway.UNIT] if plan.gateway else []
+    for unit in [*(service.unit for service in plan.services), *front]:
+        lines += ["Restart=always", "NRestarts=0", "Result=success", "MainPID=9", f"Id={unit}"]
         lines += [
             "ActiveState=active",
             "SubState=running",

@@ -61,8 +61,14 @@ def converged(first: Run, lan: dict[str, Any]) -> dict[str, str]:
 
 
 RESTART = ["service restart", "look"]
+GONE = [
+    "disable bringup-gateway.service",
+    "remove /etc/systemd/system/bringup-gateway.service",
+    "userdel bringup-gateway",
+]
 UNIT = "/etc/systemd/system/vllm-chat.service"
 ENVIRONMENT = "/etc/bringup/environments/serve"
+FRONT = "/etc/bringup/gateway/nginx.conf"
 FIRST_RUN = [
     "probe",
     "start packages",
@@ -81,10 +87,15 @@ FIRST_RUN = [
     *("start check-torch", "join check-torch"),
     *("start install-vllm", "join install-vllm"),
     f"join model-{SLUG}",
-    "directories /etc/bringup/credentials",
-    "write /etc/bringup/credentials/api-key.env",
     "write /opt/bringup/bin/wait-until-ready",
     "write /etc/systemd/system/vllm-chat.service",
+    *("service restart", "look"),
+    *("start gateway-packages", "join gateway-packages"),
+    "useradd bringup-gateway",
+    "directories /var/cache/bringup/gateway",
+    *("certificate", "fingerprint"),
+    f"write {FRONT}",
+    "write /etc/systemd/system/bringup-gateway.service",
     *("service restart", "look"),
 ]
 
@@ -99,8 +110,7 @@ class TestFirstRun:
         assert kinds.index("join install-vllm") < kinds.index(f"join model-{SLUG}")
 
     def test_needs_no_key_on_loopback(self, first: Run) -> None:
-        assert not [kind for kind in first.kinds("gpu") if "credentials" in kind]
-        assert "EnvironmentFile" not in first.files("gpu")["/etc/systemd/system/vllm-chat.service"]
+        assert not [kind for kind in first.kinds("gpu") if "gateway" in kind]
 
     def test_serves_every_model_of_a_host_whatever_its_neighbours_have(self, first: Run) -> None:
         kinds = first.kinds("two")
@@ -124,10 +134,16 @@ class TestFirstRun:
     def test_shows_the_key_to_no_process_list_and_no_log(self, first: Run) -> None:
         assert KEY not in first.output
         assert not [trip.sent for trips in first.execs.values() for trip in trips if KEY in trip.sent]
-        assert first.files("cpu")["/etc/bringup/credentials/api-key.env"] == f"VLLM_API_KEY={KEY}\n"
-        assert "install -D -m 600 -o root -g root" in next(
-            trip.command for trip in first.execs["cpu"] if "api-key.env" in trip.command
+        assert not [path for path, text in first.files("cpu").items() if KEY in text]
+
+    def test_puts_no_front_to_work_that_nginx_has_not_found_in_order(self, first: Run) -> None:
+        (trip,) = [trip for trip in first.execs["cpu"] if FRONT in trip.files()]
+        assert "install -D -m 640 -o root -g bringup-gateway" in trip.command
+        laid, checked, moved = (
+            trip.command.index(words)
+            for words in ("install -D", f"nginx -t -q -c {FRONT}.new ||", f"mv -fT -- {FRONT}.new")
         )
+        assert laid < checked < moved
 
     def test_gives_systemd_no_script_that_it_would_expand_itself(self, first: Run) -> None:
         """systemd replaces ${NAME} and $$ in a unit's command before the shell sees them."""
@@ -169,6 +185,11 @@ def changed(text: str, old: str, new: str) -> str:
     return found
 
 
+def gateway_lines(text: str) -> list[str]:
+    """The probe's block about the front."""
+    return text.split("@@gateway\n")[1].split("\n@@")[0].splitlines()
+
+
 def with_unit(text: str, state: str) -> str:
     """The same host with its service in another state, and nobody on its port."""
     return with_block(changed(text, "ActiveState=active", f"ActiveState={state}"), "listening")
@@ -191,8 +212,10 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
     ]
     return deploy(
         FakeHost("flag", there, flag),
-        FakeHost("key", changed(there, r"^\w{64}(  /etc/bringup/credentials)", "1" * 64 + r"\1"), lan),
-        FakeHost("readable", changed(there, r"^600 (.*api-key.env)$", r"644 \1"), lan),
+        FakeHost("key", changed(there, r"^\w{64}(  /etc/bringup/gateway)", "1" * 64 + r"\1"), lan),
+        FakeHost("readable", changed(there, r"^640 (.*nginx.conf)$", r"644 \1"), lan),
+        FakeHost("ends-soon", with_block(there, "gateway", *gateway_lines(there), "ends_soon"), lan),
+        FakeHost("withdrawn", there, ONE),
         FakeHost("starting", with_unit(there, "activating"), lan),
         FakeHost("stopped", with_unit(there, "inactive"), lan),
         FakeHost("edited", changed(there, "NeedDaemonReload=no", "NeedDaemonReload=yes"), lan),
@@ -212,15 +235,17 @@ class TestDrift:
         ("host", "done"),
         [
             ("flag", [f"write {UNIT}", *RESTART]),
-            ("key", ["write /etc/bringup/credentials/api-key.env", *RESTART]),
-            ("readable", ["write /etc/bringup/credentials/api-key.env", *RESTART]),
+            ("key", [f"write {FRONT}", "reload bringup-gateway.service"]),
+            ("readable", [f"write {FRONT}", "reload bringup-gateway.service"]),
+            ("ends-soon", ["certificate", "fingerprint", "reload bringup-gateway.service"]),
+            ("withdrawn", [*GONE, f"write {UNIT}", *RESTART]),
             ("starting", ["service start", "look"]),
             ("stopped", RESTART),
             ("edited", RESTART),
             ("damaged", [f"start model-{SLUG}", f"join model-{SLUG}", *RESTART]),
             ("outdated", ["start install-vllm", "join install-vllm", *RESTART]),
             ("unlocked", ["start resolve", "join resolve"]),
-            ("absent", ["disable vllm-chat.service"]),
+            ("absent", ["disable vllm-chat.service", *GONE]),
         ],
     )
     def test_is_mended_with_no_more_than_it_takes(self, drift: Run, host: str, done: list[str]) -> None:
@@ -242,6 +267,7 @@ class TestDrift:
     def test_everything_that_was_put_on_a_host_is_taken_off_again(self, drift: Run) -> None:
         assert set(drift.kinds("nothing")[1:]) == {
             "disable vllm-chat.service",
+            *GONE,
             "remove /opt/bringup/conda/envs/serve",
             f"remove /srv/models/{MODEL}/master",
         }

@@ -103,13 +103,13 @@ def test_a_unit_hands_every_value_to_vllm_as_it_was_written(candidates: dict[str
     ]
     values = {name: value for _, name, value in unit}
     started = words(values["ExecStart"])
-    fixed = ["--served-model-name", service.served_name, "--host", service.address]
-    fixed += ["--port", str(service.port)]
+    fixed = ["--served-model-name", service.served_name, "--host", service.inner_address]
+    fixed += ["--port", str(service.inner_port)]
     assert started[:3] == [f"{environment.prefix}/bin/vllm", "serve", service.model.directory]
     assert started[3:9] == fixed
     assert started[9:] == list(vllm._words(service.flags))
     assert words(values["ExecStartPost"])[2:] == [
-        service.url,
+        service.inner_url,
         service.served_name,
         str(service.start_timeout_seconds),
     ]

@@ -1,9 +1,11 @@
 """The vLLM unit as systemd reads it, and words that systemd hands on as they are."""
 
+import dataclasses
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from plan.decide import plan_host
 from plan.probe import parse
 from roles.vllm import deploy as vllm
 from tests import probes
+from tests.roles.security import exposure
 from tests.roles.systemd_words import settings as unit_settings
 from tests.roles.systemd_words import words
 
@@ -25,9 +28,9 @@ FLAGS = {
 ACCESS = {"access": {"listen": "10.44.0.0/24", "api_key_env": "KEY"}}
 
 
-def unit(*layers: Mapping[str, object]) -> str:
+def unit(*layers: Mapping[str, object], **changes: Any) -> str:
     wanted = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct", "flags": FLAGS}}}
-    plan = plan_host("gpu-1", settings.read([wanted, *layers]), BARE)
+    plan = dataclasses.replace(plan_host("gpu-1", settings.read([wanted, *layers]), BARE), **changes)
     assert plan.environment
     return vllm.unit_text(plan, plan.environment, plan.services[0])
 
@@ -95,9 +98,11 @@ class TestTheVllmUnit:
         other = unit({"environment": {"packages": ["langfuse==3.0.0"]}})
         assert value(unit(), "X-Bringup-Pins") != value(other, "X-Bringup-Pins")
 
-    def test_gets_the_key_from_a_file_of_roots_and_only_when_there_is_one(self) -> None:
-        assert "EnvironmentFile" not in unit()
-        assert value(unit(ACCESS), "EnvironmentFile") == f"{vllm.CREDENTIALS}/api-key.env"
+    def test_stays_on_loopback_and_knows_no_key_whoever_may_reach_its_front(self) -> None:
+        command = words(value(unit(ACCESS), "ExecStart"))
+        at = command.index("--host")
+        assert command[at : at + 4] == ["--host", "127.0.0.1", "--port", "18000"]
+        assert "EnvironmentFile" not in unit(ACCESS)
 
     def test_runs_as_nobody_special_and_may_write_its_cache_only(self) -> None:
         text = unit()
@@ -126,3 +131,26 @@ class TestTheVllmUnit:
             check=False,
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze on this machine")
+    @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
+    def test_is_confined(self, tmp_path: Path, accelerator: str) -> None:
+        path = tmp_path / "vllm-chat.service"
+        path.write_text(unit(accelerator=accelerator))
+        assert exposure(path) <= 3.0
+
+    def test_sees_no_devices_but_the_gpus(self) -> None:
+        assert value(unit(accelerator="cuda"), "DeviceAllow") == "char-nvidia* rwm"
+        assert value(unit(accelerator="cuda"), "DevicePolicy") == "closed"
+        assert value(unit(), "PrivateDevices") == "yes"
+
+    def test_is_asked_to_stop_so_that_it_can_finish_what_it_has_begun(self) -> None:
+        text = unit()
+        command = words(value(text, "ExecStart"))
+        assert value(text, "KillMode") == "mixed"
+        seconds = int(command[command.index("--shutdown-timeout") + 1])
+        assert int(value(text, "TimeoutStopSec")) > seconds
+
+    def test_waits_longer_after_each_failed_start_where_systemd_can(self) -> None:
+        assert "RestartSteps" not in unit()
+        assert value(unit(systemd=254), "RestartSteps") == "4"

@@ -1,10 +1,11 @@
 """A service's OpenAI-style API, used as any client uses it."""
 
-import ipaddress
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import httpx
 import openai
 import testinfra.host
 from openai.types.chat import ChatCompletionMessage
@@ -26,18 +27,35 @@ class Api:
     url: str
     model: str
     key: SecretStr
+    trust: ssl.SSLContext | bool = True
 
     @classmethod
     @contextmanager
-    def of(cls, service: ServicePlan, host: testinfra.host.Host, key: SecretStr | None) -> Iterator["Api"]:
-        """The planned address from here; a loopback address through the host's own connection."""
+    def of(
+        cls, service: ServicePlan, host: testinfra.host.Host, key: SecretStr | None, certificate: str | None
+    ) -> Iterator["Api"]:
+        """The planned address from here; a loopback address through the host's own connection.
+
+        `certificate`: the one that the host made for itself, as PEM; it alone is trusted then.
+        """
         given = key if key and service.needs_key else NO_KEY
-        if not ipaddress.ip_address(service.address).is_loopback:
-            yield cls(service.url, service.served_name, given)
+        if service.fronted:
+            trust = ssl.create_default_context(cadata=certificate) if certificate and service.tls else True
+            yield cls(service.url, service.served_name, given, trust)
             return
         with port_of(host, service.address, service.port) as (address, port):
             literal = f"[{address}]" if ":" in address else address
             yield cls(f"http://{literal}:{port}", service.served_name, given)
+
+    def get(self, path: str, key: SecretStr | None = None, method: str = "GET") -> httpx.Response:
+        """The answer to a request for a path, without a key unless one is given.
+
+        Raises:
+            httpx.HTTPError: there is none.
+        """
+        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        url = f"{self.url}{path}"
+        return httpx.request(method, url, headers=headers, timeout=30, trust_env=False, verify=self.trust)
 
     def client(self, key: SecretStr | None = None) -> openai.OpenAI:
         """A client with this key, else with the service's; it uses no proxy and asks once."""
@@ -46,7 +64,7 @@ class Api:
             api_key=(key or self.key).get_secret_value(),
             timeout=ANSWER_SECONDS,
             max_retries=0,
-            http_client=openai.DefaultHttpxClient(trust_env=False),
+            http_client=openai.DefaultHttpxClient(trust_env=False, verify=self.trust),
         )
 
     def answer(self, question: str) -> str:

@@ -77,7 +77,12 @@ def _ollama_services(plan: HostPlan) -> Parts:
 
 
 def _guarded(plan: HostPlan) -> Parts:
-    return ((service, name) for service, name in _services(plan) if service.needs_key)
+    of_all = (*_services(plan), *_ollama_services(plan))
+    return ((service, name) for service, name in of_all if service.needs_key)
+
+
+def _gateways(plan: HostPlan) -> Parts:
+    return [(plan.gateway, "front")] if plan.gateway else []
 
 
 def _keys(plan: HostPlan) -> Parts:
@@ -89,6 +94,7 @@ def _keys(plan: HostPlan) -> Parts:
 PARTS: Mapping[str, Callable[[HostPlan], Parts]] = {
     "guarded_services": _keys,
     "guarded_service": _guarded,
+    "gateway": _gateways,
     "ollama_service": _ollama_services,
     "service": _services,
     "model": _models,

@@ -19,6 +19,7 @@ import testinfra.host
 from pyinfra.api.host import Host
 
 from ops.files import Directory
+from plan.gateway import GatewayPlan
 from plan.host import EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
 from plan.probe import InstalledEnvironment, Probe
 from tests.verify import fleet
@@ -28,7 +29,16 @@ from tests.verify.evidence import MODULES, Evidence
 from tests.verify.fleet import Planned, Subject
 
 # The order of a host's bring-up is the order of its proof.
-ROLES = ("test_host", "test_conda", "test_torch", "test_models", "test_vllm", "test_ollama", "test_secrets")
+ROLES = (
+    "test_host",
+    "test_conda",
+    "test_torch",
+    "test_models",
+    "test_vllm",
+    "test_ollama",
+    "test_gateway",
+    "test_secrets",
+)
 HOSTS = pytest.StashKey[list[Host]]()
 SUBJECTS = pytest.StashKey[list[Subject]]()
 TOLD = pytest.StashKey[list[str]]()
@@ -239,6 +249,13 @@ def guarded_service(service: ServicePlan) -> ServicePlan:
 
 
 @pytest.fixture
+def gateway(case: Case) -> GatewayPlan:
+    """The planned front."""
+    assert isinstance(case.part, GatewayPlan)
+    return case.part
+
+
+@pytest.fixture
 def ollama_service(service: ServicePlan) -> ServicePlan:
     """A planned service by Ollama."""
     return service
@@ -262,7 +279,9 @@ def serving(service: ServicePlan, case: Case, evidence: Evidence) -> ServicePlan
 @pytest.fixture
 def api(serving: ServicePlan, planned: Planned) -> Iterator[Api]:
     """The service's API, as a client reaches it from here."""
-    with Api.of(serving, planned.connection, planned.key) as opened:
+    own = planned.plan.gateway is not None and planned.plan.gateway.certificate == "own"
+    certificate = planned.probe.gateway.certificate if own else None
+    with Api.of(serving, planned.connection, planned.key, certificate) as opened:
         yield opened
 
 

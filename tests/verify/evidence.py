@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from plan.gateway import UNIT
 from plan.host import CONDA_PREFIX, HostPlan
 from plan.probe import MANIFEST
+from roles.gateway.deploy import CONFIGURATION
 from roles.torch.deploy import CHECK
-from roles.vllm.deploy import CREDENTIALS
 
 SCRIPT = Path(__file__).with_name("evidence.sh")
-KEY_FILE = f"{CREDENTIALS}/api-key.env"
 # The packages whose import is tried, by distribution; others are known by their records alone.
 MODULES = {
     "torch": "torch",
@@ -176,8 +176,10 @@ def _calls(plan: HostPlan) -> Iterator[list[str]]:
         yield ["model", model.directory]
     for service in plan.services:
         yield ["service", service.unit, service.model.directory]
+    if plan.gateway:
+        yield ["service", UNIT, CONFIGURATION]
     if any(service.needs_key for service in plan.services):
-        yield ["secrets", KEY_FILE]
+        yield ["secrets", CONFIGURATION]
 
 
 def parse(text: str) -> Evidence | None:

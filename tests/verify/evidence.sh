@@ -2,6 +2,9 @@
 # POSIX sh, coreutils, findutils, util-linux, iproute2 and systemd. Needs root. The calls are appended.
 LC_ALL=C; export LC_ALL
 user=@USER@
+# the API key, where there is one, comes on standard input: an argument would be in the lists that are searched
+IFS= read -r key || key=
+exec </dev/null
 
 block() { printf '\n@@%s\n' "$*"; }
 
@@ -76,18 +79,16 @@ service() { # UNIT MODEL_DIRECTORY
     fi
 }
 
-secrets() { # FILE
-    key=$(sed -n 's/^VLLM_API_KEY=//p' "$1" 2>/dev/null)
+secrets() { # FILE, which nobody but root and the front may read
     if [ -z "$key" ]; then return; fi
-    # the key itself travels through pipes only: an argument would be in the very lists that are searched
     block key_in_command_lines; of_processes cmdline
     block key_in_environments; of_processes environ
-    block key_in_unit_properties; lines_with_key_of systemctl show 'vllm-*' 'bringup-*'
+    block key_in_unit_properties; lines_with_key_of systemctl show 'vllm-*' 'ollama-*' 'bringup-*'
     block key_in_journal; lines_with_key_of journals
     block key_in_files
     printf '%s\n' "$key" |
         grep -r -l -a -F -f - /etc/bringup /etc/systemd/system /opt/bringup/bin /var/lib/bringup 2>/dev/null
-    block key_readers
+    block front_readers
     for user in nobody @USER@; do
         if unprivileged test -r "$1"; then echo "$user"; fi
     done
@@ -101,7 +102,8 @@ of_processes() {
     done 2>/dev/null
 }
 journals() {
-    journalctl --quiet --no-pager --output=cat --unit='vllm-*' --unit='bringup-*'
+    journalctl --quiet --no-pager --output=cat --unit='vllm-*' --unit='ollama-*' --unit='bringup-*'
+    journalctl --quiet --no-pager --output=cat --identifier=bringup_gateway
     journalctl --quiet --no-pager --output=cat --identifier=sudo
 }
 lines_with_key_of() {

@@ -9,14 +9,14 @@ from pydantic import SecretStr
 from pyinfra.api.host import Host
 
 from ops.planning import layers
-from plan import probe, settings
+from plan import probe, secrets, settings
 from plan.decide import plan_host
 from plan.errors import PlanError
 from plan.host import HostPlan
 from plan.probe import PACKAGES, Probe
 from roles.host import facts
 from tests.verify import evidence
-from tests.verify.connection import UnreachableError, connect
+from tests.verify.connection import UnreachableError, connect, run_with_input
 from tests.verify.evidence import Evidence
 
 # Hosts that are asked at the same time.
@@ -85,7 +85,7 @@ def _plan(host: Host) -> Planned:
         raise UnreachableError(f"{host.name}: lets nothing be run as the inventory says: {words}.")
     seen = probe.parse(answer.stdout)
     wanted = settings.read(layers(host))
-    key = settings.api_key(wanted.access)
+    key = secrets.api_key(wanted.access)
     return Planned(
         connection, seen, plan_host(host.name, wanted, seen), SecretStr(key) if key is not None else None
     )
@@ -94,11 +94,16 @@ def _plan(host: Host) -> Planned:
 def _gather(subject: Subject) -> None:
     assert subject.planned
     try:
-        answer = subject.planned.connection.run(evidence.script(subject.planned.plan))
+        key = subject.planned.key
+        answer = run_with_input(
+            subject.planned.connection,
+            evidence.script(subject.planned.plan),
+            key.get_secret_value() if key else "",
+        )
     except (OSError, EOFError, SSHException) as error:
         subject.lost = f"{subject.name}: the connection broke while gathering: {error}. Run again."
         return
-    subject.evidence = evidence.parse(answer.stdout)
+    subject.evidence = evidence.parse(answer.text)
     if subject.evidence is None:
-        words = " ".join(answer.stderr.split())[-300:]
-        subject.lost = f"{subject.name}: its answer broke off: {words or f'exit {answer.rc}'}. Run again."
+        words = " ".join(answer.errors.split())[-300:]
+        subject.lost = f"{subject.name}: its answer broke off: {words or f'exit {answer.code}'}. Run again."

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable
 
-import httpx
 import openai
 import pytest
 import testinfra.host
@@ -67,7 +66,9 @@ def test_service_listens_on_loopback_alone(
     ollama_service: ServicePlan, serving: ServicePlan, evidence: Evidence
 ) -> None:
     found = {(listener.address, listener.port) for listener in evidence.listening(serving.unit)}
-    assert (serving.address, serving.port) in found, f"{serving.unit} does not listen on {serving.url}"
+    assert (serving.inner_address, serving.inner_port) in found, (
+        f"{serving.unit} does not listen on {serving.url}"
+    )
     reachable = [
         address for address, _ in found if not ipaddress.ip_address(address.strip("*") or "::").is_loopback
     ]
@@ -75,7 +76,7 @@ def test_service_listens_on_loopback_alone(
 
 
 def test_the_running_server_has_the_planned_version(archive: Archive, api: Api) -> None:
-    version = httpx.get(f"{api.url}/api/version", timeout=30, trust_env=False).json()["version"]
+    version = api.get("/api/version", api.key).json()["version"]
     assert version == archive.version
 
 
@@ -83,7 +84,7 @@ def test_ollama_list_shows_the_model(
     ollama_service: ServicePlan, archive: Archive, serving: ServicePlan, host: testinfra.host.Host
 ) -> None:
     listed = host.run(
-        f"OLLAMA_HOST={serving.url} HOME=/nonexistent {archive.directory}/bin/ollama list"
+        f"OLLAMA_HOST={serving.inner_url} HOME=/nonexistent {archive.directory}/bin/ollama list"
     ).stdout
     names = {ollama_name(line.split()[0]) for line in listed.splitlines()[1:] if line.strip()}
     assert ollama_name(serving.model.model) in names, f"`ollama list` of {serving.unit} shows {sorted(names)}"

@@ -1,0 +1,3 @@
+from roles.gateway.deploy import clear, serve
+
+__all__ = ["clear", "serve"]

@@ -1,0 +1,60 @@
+"""The front: as planned, where planned, and closed to whom it should be."""
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from ops.files import File
+from plan import gateway as planning
+from plan.gateway import GatewayPlan
+from plan.host import ServicePlan
+from plan.probe import Probe
+from roles.gateway import deploy as role
+from tests.verify.api import Api
+from tests.verify.evidence import Evidence
+from tests.verify.files import difference
+from tests.verify.fleet import Planned
+
+WRONG = SecretStr("x" * 32)
+
+
+def test_front_runs_as_planned(
+    gateway: GatewayPlan, planned: Planned, probe: Probe, evidence: Evidence
+) -> None:
+    wrong = difference(File(planning.UNIT_FILE, role.unit_text(gateway)), probe.paths.get(planning.UNIT_FILE))
+    assert not wrong, wrong
+    assert planned.key
+    text = role.configuration_text(gateway, planned.key.get_secret_value())
+    wrong = difference(File(role.CONFIGURATION, text, **role.SECRET), probe.paths.get(role.CONFIGURATION))
+    assert not wrong, wrong
+    unit = evidence.unit(planning.UNIT)
+    found = (unit.get("UnitFileState"), unit.get("ActiveState"), unit.get("SubState"))
+    assert found == ("enabled", "active", "running"), f"{planning.UNIT} is {', '.join(map(str, found))}"
+
+
+def test_front_listens_where_planned_and_nowhere_else(gateway: GatewayPlan, evidence: Evidence) -> None:
+    found = {
+        f"[{one.address}]:{one.port}" if ":" in one.address else f"{one.address}:{one.port}"
+        for one in evidence.listening(planning.UNIT)
+    }
+    assert found == {front.listen for front in gateway.fronts}
+
+
+def test_front_refuses_who_has_no_key(guarded_service: ServicePlan, serving: ServicePlan, api: Api) -> None:
+    assert _status(api, "/v1/models") == 401, f"{guarded_service.name} answers without a key"
+    assert _status(api, "/v1/models", key=WRONG) == 401, f"{serving.name} answers to a wrong key"
+
+
+def test_front_forwards_listed_routes_alone(
+    guarded_service: ServicePlan, serving: ServicePlan, api: Api
+) -> None:
+    assert guarded_service == serving
+    for path in ("/metrics", "/health", "/docs", "/v1/load_lora_adapter", "/api/pull"):
+        assert _status(api, path, key=api.key) == 404, f"{path} of {serving.name} is open"
+
+
+def _status(api: Api, path: str, key: SecretStr | None = None) -> int:
+    try:
+        return api.get(path, key).status_code
+    except httpx.HTTPError as error:
+        pytest.fail(f"{path}: {type(error).__name__}: {error}", pytrace=False)
