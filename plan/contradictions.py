@@ -120,6 +120,11 @@ def _needed_and_absent(settings: Settings) -> Iterator[str]:
             continue
         if service.engine == "vllm" and settings.environment.state == "absent":
             yield f"environment.state: is absent, and serve.{name} lives in it. Set that to absent too."
+        if settings.driver.managed and settings.driver.state == "absent":
+            yield (
+                f"driver.state: is absent, and serve.{name} needs it. Set that to absent too, or leave "
+                "driver.state out."
+            )
         download = settings.models.get(service.model)
         if download and download.state == "absent" and download.revision == service.revision:
             yield f"models.{service.model}.state: is absent, and serve.{name} serves it. Set both alike."

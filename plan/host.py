@@ -10,6 +10,7 @@ from typing import Any
 from plan.answer import Reason
 from plan.archives import Archive
 from plan.gateway import GatewayPlan
+from plan.nvidia_plan import DriverPlan
 from plan.packages import Tool
 from plan.probe import Probe, ollama_name
 from plan.sources import Addresses
@@ -221,7 +222,7 @@ class HostPlan:
     os: str
     hardware: str
     accelerator: str
-    driver: str
+    driver: DriverPlan
     package_manager: str
     base_packages: tuple[str, ...]
     apt_sources: str | None

@@ -77,12 +77,14 @@ def _driver(host: Host) -> DriverChoice | Refusal | None:
     failed: tuple[Failure, ...] = ()
     if machine.driver:
         failed = driver.failures_of_kept(machine, machine.driver) or tuple(_too_old(host, machine.driver))
+        away = driver.pinned_away(machine, machine.driver, wish) if wish.manage_driver else None
+        failed = (*failed, away) if away else failed
         if not failed:
             return driver.kept(machine, machine.driver)
     if not wish.manage_driver:
         none = Failure("an NVIDIA driver", "the host has none, and may not be given one", "the settings")
         return Refusal(failed or (none,))
-    planned = driver.planned(machine)
+    planned = driver.planned(machine, wish.driver_branches, wish.driver_modules)
     return planned if isinstance(planned, DriverChoice) else Refusal((*failed, *planned))
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from plan import probe_gateway
+from plan import probe_driver, probe_gateway
 from plan.errors import ProbeError
+from plan.probe_driver import InstalledDriver
 from plan.probe_gateway import InstalledGateway
 
 MANIFEST = ".bringup.json"
@@ -149,6 +150,7 @@ class Probe:
     ollama: InstalledOllama = InstalledOllama()
     model_facts: str = ""
     gateway: InstalledGateway = field(default_factory=InstalledGateway)
+    nvidia: InstalledDriver = probe_driver.NOTHING
     text: str = field(default="", repr=False, compare=False)
 
     @property
@@ -157,7 +159,7 @@ class Probe:
         major = self.os_version.split(".")[0]
         if self.os_id in ("rocky", "almalinux", "centos", "ol", "rhel"):
             return f"rhel{major}"
-        version = self.os_version if self.os_id in ("ubuntu", "openeuler") else major
+        version = self.os_version if self.os_id in ("ubuntu", "openeuler") else major.lstrip("vV")
         return f"{self.os_id}{version}"
 
     @property
@@ -226,6 +228,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         ollama=_ollama(blocks.get("ollama", [])),
         model_facts="\n".join(blocks.get("model_facts", [])),
         gateway=probe_gateway.parse(blocks),
+        nvidia=probe_driver.parse(blocks),
         text=text,
     )
 
@@ -274,7 +277,7 @@ def _listening(lines: list[str]) -> Iterator[tuple[int, str]]:
 def _packages(lines: list[str]) -> Iterator[tuple[str, str]]:
     for line in lines:
         name, status, *version = line.split()
-        if status == "ii" and version:
+        if status[1:2] == "i" and version:
             yield name, version[0]
 
 
