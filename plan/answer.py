@@ -37,6 +37,7 @@ class Wish:
     `driver_branches`: those that the driver may be of, in support or not; `driver_modules`: the flavour that
     its kernel modules must have. `gpus`: how many of the host's GPUs the model may use. `tensor_parallel`
     fixes how many share each layer.
+    Of Ollama alone: `parallel` requests have a KV cache each, `spread` takes every GPU even if fewer suffice.
     """
 
     engine: Engine = "vllm"
@@ -57,6 +58,8 @@ class Wish:
     dtype: str | None = None
     enforce_eager: bool = False
     kv_cache_memory_bytes: int | None = None
+    parallel: int = 1
+    spread: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.table import Table
 from plan.gateway import GatewayPlan
 from plan.host import EnvironmentPlan, HostPlan, ServicePlan
 from plan.nvidia_plan import DriverPlan
-from plan.probe import ollama_name
+from plan.probe_ollama import whole_name
 
 
 def plans(all_plans: list[HostPlan], width: int = 110) -> str:
@@ -60,7 +60,7 @@ def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
     if plan.ollama and plan.ollama.archive:
         yield "ollama", plan.ollama.archive.version, f"from {plan.ollama.archive.urls[0]}"
         for tag in plan.ollama.tags:
-            yield "model", tag.model, f"pulled from {ollama_name(tag.model).partition('/')[0]}"
+            yield "model", tag.model, f"pulled from {whole_name(tag.model).partition('/')[0]}"
     for model in plan.models:
         yield "model", f"{model.model} @ {model.revision}", f"from {model.endpoint}"
     for service in plan.services:
