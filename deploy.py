@@ -25,3 +25,4 @@ if plan and probe:
     vllm.serve(plan, probe, installed)
     ollama.serve(plan, probe)
     gateway.serve(plan, probe, secrets)
+    ground.stamp(plan, probe)

@@ -43,6 +43,15 @@ class Directory:
         return seen is None or (seen.mode, seen.owner, seen.kind) != (self.mode, self.owner, "d")
 
 
+# Host -> path -> the file as this run means it to be, whether or not it had to be written.
+_meant: dict[str, dict[str, File]] = {}
+
+
+def meant(host_name: str) -> Mapping[str, File]:
+    """The files that this run's operations, so far, want on a host."""
+    return _meant.get(host_name, {})
+
+
 @operation()
 def write(
     files: Iterable[File], seen: Mapping[str, Path], check: str | None = None
@@ -57,7 +66,9 @@ def write(
         check: a shell command that must succeed before any of them takes its place; until then they lie
             beside, with `.new` behind their names.
     """
-    changed = [file for file in files if file.differs(seen.get(file.path))]
+    wanted = list(files)
+    _meant.setdefault(host.name, {}).update((file.path, file) for file in wanted)
+    changed = [file for file in wanted if file.differs(seen.get(file.path))]
     if not changed:
         host.noop("the files are as planned")
         return

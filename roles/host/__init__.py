@@ -1,3 +1,3 @@
-from roles.host.deploy import clear, prepare
+from roles.host.deploy import clear, prepare, stamp
 
-__all__ = ["clear", "prepare"]
+__all__ = ["clear", "prepare", "stamp"]

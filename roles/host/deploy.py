@@ -6,6 +6,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from ops import files, packages, task, units
+from ops import stamp as stamping
 from plan import apt
 from plan.host import BYTECODE, HostPlan
 from plan.probe import Probe
@@ -51,6 +52,11 @@ def prepare(plan: HostPlan, probe: Probe) -> None:
         seen=probe.paths,
         name="Make the directories",
     )
+
+
+def stamp(plan: HostPlan, probe: Probe) -> None:
+    """Writes down what this host now is; comes last, so that only a whole deploy is stamped."""
+    stamping.write(plan=plan, probe=probe, name="Write down what this host now is")
 
 
 @operation()

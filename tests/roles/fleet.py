@@ -89,6 +89,7 @@ KINDS = (
     (r"^journalctl .*?(\S+\.service)", "journal"),
     (r"systemd-run .*--unit=bringup-([a-z0-9.-]+)\.service", "start"),
     (r"state=\$\(systemctl show -P SubState bringup-([a-z0-9.-]+)\.service", "join"),
+    (r"sort >/etc/bringup/state.new", "stamp"),
     (r"install -D ", "write"),
     (r"install -d .* (/\S+)", "directories"),
     (r"useradd .* (\S+)", "useradd"),

@@ -8,9 +8,9 @@ import hashlib
 import json
 import re
 
-from plan import gateway
+from plan import gateway, stamp
 from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan, ModelPlan
-from plan.probe import MANIFEST
+from plan.probe import MANIFEST, parse
 from tests.probes import with_block
 from tests.roles.fleet import Exec
 
@@ -47,7 +47,15 @@ def served(bare: str, execs: list[Exec], plan: HostPlan) -> str:
     text = bare
     for name, lines in blocks.items():
         text = with_block(text, name, *lines)
-    return text
+    return stamped(text, execs, plan)
+
+
+def stamped(text: str, execs: list[Exec], plan: HostPlan) -> str:
+    """The text for a host that is otherwise as here, and has what the end of the deploy wrote down."""
+    kept = [text for trip in execs for path, text in trip.files().items() if path == stamp.FILE]
+    found = stamp.parse("".join(kept))
+    text = with_block(text, "stamp", *([found.time] if found else []))
+    return with_block(text, "state", *stamp.state(parse(text), plan.base_packages).splitlines())
 
 
 def _written(execs: list[Exec]) -> tuple[list[str], list[str]]:

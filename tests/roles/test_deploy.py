@@ -66,6 +66,7 @@ GONE = [
     "remove /etc/systemd/system/bringup-gateway.service",
     "userdel bringup-gateway",
 ]
+STAMP = ["stamp", "write /etc/bringup/plan.json"]
 UNIT = "/etc/systemd/system/vllm-chat.service"
 ENVIRONMENT = "/etc/bringup/environments/serve"
 FRONT = "/etc/bringup/gateway/nginx.conf"
@@ -97,6 +98,7 @@ FIRST_RUN = [
     f"write {FRONT}",
     "write /etc/systemd/system/bringup-gateway.service",
     *("service restart", "look"),
+    *("stamp", "write /etc/bringup/plan.json"),
 ]
 
 
@@ -115,7 +117,7 @@ class TestFirstRun:
     def test_serves_every_model_of_a_host_whatever_its_neighbours_have(self, first: Run) -> None:
         kinds = first.kinds("two")
         assert len([kind for kind in kinds if kind.startswith("start model-")]) == 2
-        assert kinds[-6:] == [
+        assert kinds[-8:-2] == [
             *("write /etc/systemd/system/vllm-a.service", *RESTART),
             *("write /etc/systemd/system/vllm-b.service", *RESTART),
         ]
@@ -128,7 +130,7 @@ class TestFirstRun:
         assert first.kinds("container") == ["probe"]
         assert "refused: @fake/container: host: systemd does not run here" in first.output
         assert "Plan for @fake/cpu" in first.output
-        assert first.kinds("gpu")[-2:] == ["service restart", "look"]
+        assert first.kinds("gpu")[-4:-2] == ["service restart", "look"]
         assert first.code == 1
 
     def test_shows_the_key_to_no_process_list_and_no_log(self, first: Run) -> None:
@@ -234,18 +236,18 @@ class TestDrift:
     @pytest.mark.parametrize(
         ("host", "done"),
         [
-            ("flag", [f"write {UNIT}", *RESTART]),
+            ("flag", [f"write {UNIT}", *RESTART, *STAMP]),
             ("key", [f"write {FRONT}", "reload bringup-gateway.service"]),
             ("readable", [f"write {FRONT}", "reload bringup-gateway.service"]),
             ("ends-soon", ["certificate", "fingerprint", "reload bringup-gateway.service"]),
-            ("withdrawn", [*GONE, f"write {UNIT}", *RESTART]),
+            ("withdrawn", [*GONE, f"write {UNIT}", *RESTART, *STAMP]),
             ("starting", ["service start", "look"]),
             ("stopped", RESTART),
             ("edited", RESTART),
             ("damaged", [f"start model-{SLUG}", f"join model-{SLUG}", *RESTART]),
             ("outdated", ["start install-vllm", "join install-vllm", *RESTART]),
-            ("unlocked", ["start resolve", "join resolve"]),
-            ("absent", ["disable vllm-chat.service", *GONE]),
+            ("unlocked", ["start resolve", "join resolve", *STAMP]),
+            ("absent", ["disable vllm-chat.service", *GONE, *STAMP]),
         ],
     )
     def test_is_mended_with_no_more_than_it_takes(self, drift: Run, host: str, done: list[str]) -> None:
@@ -270,6 +272,7 @@ class TestDrift:
             *GONE,
             "remove /opt/bringup/conda/envs/serve",
             f"remove /srv/models/{MODEL}/master",
+            *STAMP,
         }
 
     def test_a_service_stops_before_what_it_runs_on_goes(self, drift: Run) -> None:

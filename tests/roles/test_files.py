@@ -5,9 +5,12 @@ import os
 import pwd
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from pyinfra.context import ctx_host
 
 from ops import files
 from plan.probe import Path as SeenPath
@@ -15,6 +18,13 @@ from plan.probe import Path as SeenPath
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
 OWNER = f"{USER}:{GROUP}"
 TEXT = "键=\"a\" 'b' $(id) `id` \\n %s\n\n"
+
+
+@pytest.fixture(autouse=True)
+def of_a_host() -> Iterator[None]:
+    """pyinfra knows which host an operation is for."""
+    with ctx_host.use(SimpleNamespace(name="host", noop=lambda _: None)):
+        yield
 
 
 def put(*wanted: files.File, **seen: SeenPath) -> subprocess.CompletedProcess[str]:
