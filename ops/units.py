@@ -15,6 +15,9 @@ from ops.remote import Remote, privileges
 from ops.waiting import journal, say, wait
 from plan.probe import Unit
 
+# RestartSteps and RestartMaxDelaySec; an older systemd complains of them.
+BACKOFF_FROM_SYSTEMD = 254
+
 
 @dataclass(frozen=True)
 class Service:

@@ -34,7 +34,10 @@ class Machine:
 class Wish:
     """What the operator wants. None: to be decided.
 
-    `gpus`: how many of the host's GPUs the model may use. `tensor_parallel` fixes how many share each layer.
+    `driver_branches`: those that the driver may be of, in support or not; `driver_modules`: the flavour that
+    its kernel modules must have. `gpus`: how many of the host's GPUs the model may use. `tensor_parallel`
+    fixes how many share each layer.
+    Of Ollama alone: `parallel` requests have a KV cache each, `spread` takes every GPU even if fewer suffice.
     """
 
     engine: Engine = "vllm"
@@ -45,6 +48,8 @@ class Wish:
     policy: Policy = "compatible"
     prefer: Preference = "safe"
     manage_driver: bool = True
+    driver_branches: tuple[int, ...] | None = None
+    driver_modules: str | None = None
     gpus: int | None = None
     tensor_parallel: int | None = None
     max_model_len: int | None = None
@@ -53,6 +58,8 @@ class Wish:
     dtype: str | None = None
     enforce_eager: bool = False
     kv_cache_memory_bytes: int | None = None
+    parallel: int = 1
+    spread: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from plan import ollama_settings
+
 if TYPE_CHECKING:
     from plan.sections import Service, Settings
 
-# [[registry/]namespace/]model[:tag], as Ollama reads it: a namespace has no dots.
-TAG = re.compile(
-    r"(([A-Za-z0-9.-]+/)?[A-Za-z0-9_-]{1,80}/)?[A-Za-z0-9._-]{1,80}(:[A-Za-z0-9_][A-Za-z0-9._-]{0,79})?"
-)
-# Settings of a service that Ollama has no use for: saying so is better than silence.
-OF_VLLM = (
-    "revision",
-    "served_name",
-    "gpus",
-    "gpu_memory_utilization",
-    "dtype",
-    "kv_cache_dtype",
-    "vllm",
-    "flags",
-)
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # Flags that would undo what the plan decides about reach and keys; they come last on the command line.
@@ -51,12 +38,11 @@ def contradictions(settings: Settings) -> Iterator[str]:
                 f"for example {example}, or set `engine: ollama`."
             )
         yield from _reserved(name, service)
-        if service.engine == "ollama":
-            yield from _not_for_ollama(name, service)
         if service.port and service.port in seen:
             yield f"serve.{name}.port: {service.port} is serve.{seen[service.port]}'s too. Choose another."
         if service.port:
             seen[service.port] = name
+    yield from ollama_settings.contradictions(settings)
     yield from _needed_and_absent(settings)
     sources = settings.sources
     if sources.ollama_sha256 and not sources.ollama_version:
@@ -101,18 +87,6 @@ def _reach(settings: Settings) -> Iterator[str]:
             yield f"access.{setting}: {network!r} is no address or network. Write one such as '10.1.0.9'."
 
 
-def _not_for_ollama(name: str, service: Service) -> Iterator[str]:
-    """What a service by Ollama cannot be given."""
-    if not TAG.fullmatch(service.model):
-        yield (
-            f"serve.{name}.model: {service.model!r} is no name that Ollama pulls. Write it as in "
-            "'qwen2.5:7b' or 'modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M'."
-        )
-    for setting in OF_VLLM:
-        if setting in service.model_fields_set:
-            yield f"serve.{name}.{setting}: is for vLLM, and the engine is ollama. Leave it out."
-
-
 def _needed_and_absent(settings: Settings) -> Iterator[str]:
     """What a service that shall be present needs, and another setting takes away."""
     for name, service in settings.serve.items():
@@ -120,6 +94,11 @@ def _needed_and_absent(settings: Settings) -> Iterator[str]:
             continue
         if service.engine == "vllm" and settings.environment.state == "absent":
             yield f"environment.state: is absent, and serve.{name} lives in it. Set that to absent too."
+        if settings.driver.managed and settings.driver.state == "absent":
+            yield (
+                f"driver.state: is absent, and serve.{name} needs it. Set that to absent too, or leave "
+                "driver.state out."
+            )
         download = settings.models.get(service.model)
         if download and download.state == "absent" and download.revision == service.revision:
             yield f"models.{service.model}.state: is absent, and serve.{name} serves it. Set both alike."

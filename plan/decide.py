@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from plan import apt, gpus, model_facts, packages, resolve, smi, sources
+from plan import apt, gpu_health, gpus, model_facts, nvidia, packages, resolve, smi, sources
 from plan import gateway as front
 from plan.answer import Decision, Machine, Refusal
 from plan.errors import PlanError
@@ -56,10 +56,12 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         raise PlanError(problems)
     facts = model_facts.kept(probe) if facts is None else facts
     manager = package_manager(probe)
-    machine = _machine(probe)
+    machine = _machine(settings, probe)
     present = {name: service for name, service in settings.serve.items() if service.state == "present"}
-    decisions = {name: _decide(name, service, settings, machine, facts) for name, service in present.items()}
-    stack = _stack(settings, present, decisions, machine)
+    decisions = {
+        name: _decide(name, service, settings, machine, facts, probe) for name, service in present.items()
+    }
+    stack = _stack(settings, present, decisions, machine, probe)
     services = tuple(plan_services(settings, present, decisions, probe))
     environment = _environment(settings, stack, probe, manager) if _wanted(settings, present) else None
     ollama = plan_ollama(settings, services, probe)
@@ -68,7 +70,7 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         os=probe.os_name,
         hardware=_hardware(machine, probe),
         accelerator=stack.accelerator,
-        driver=_driver(stack),
+        driver=nvidia.plan_driver(settings, stack.driver, probe),
         package_manager=manager,
         base_packages=(*BASE_PACKAGES[manager], *_unpackers(ollama)),
         apt_sources=apt.source_list(settings.sources.apt, probe) if settings.sources.apt else None,
@@ -90,6 +92,8 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         removed_gateway=tuple(_removed_gateway(services, probe)),
     )
     problems = [*_conflicts(plan, probe), *_room(plan, stack, decisions, probe)]
+    if plan.driver.waits:
+        problems.append(plan.driver.waiting_sentence)
     if problems:
         raise PlanError(problems)
     return plan
@@ -109,20 +113,23 @@ def _gates(probe: Probe) -> Iterator[str]:
     if probe.architecture not in ARCHITECTURES:
         known = " and ".join(ARCHITECTURES)
         yield f"host: its CPU is {probe.architecture}, and wheels exist for {known}. Use another host."
-    if not families & {"debian", "ubuntu", "rhel", "fedora", "centos", "openeuler"}:
+    if not families & {"debian", "ubuntu", "rhel", "fedora", "centos", "openeuler", "kylin"}:
         yield f"host: {probe.os_name} is not known here. Use a Debian, Ubuntu or RHEL family system."
     if probe.systemd is None:
         yield "host: systemd does not run here, and services need it. Use a host or container with systemd."
 
 
-def _machine(probe: Probe) -> Machine:
+def _machine(settings: Settings, probe: Probe) -> Machine:
+    """The host as a decision sees it; without its driver it is one without GPUs."""
+    absent = settings.driver.managed and settings.driver.state == "absent"
     return Machine(
-        gpus=tuple(_gpus(probe)),
-        driver=probe.driver,
+        gpus=() if absent else tuple(_gpus(probe)),
+        driver=nvidia.present_release(probe),
         os=None if probe.glibc else probe.os,
         glibc=probe.glibc,
         architecture=probe.architecture,
         driver_works=bool(_smi(probe)),
+        modules=probe.nvidia.flavour or probe.nvidia.installed_flavour,
         memory_gib=probe.memory_gib,
         cpu_cores=probe.cpu_count,
         disk_free_gib=probe.disks["/opt"].free_gib,
@@ -169,37 +176,37 @@ def _described(gpu: smi.SmiGpu) -> Gpu:
 
 
 def _decide(
-    name: str | None, service: Service | None, settings: Settings, machine: Machine, facts: Facts
+    name: str | None,
+    service: Service | None,
+    settings: Settings,
+    machine: Machine,
+    facts: Facts,
+    probe: Probe,
 ) -> Decision:
     """The stack for one service, or for an environment without one."""
     model = facts.get(model_facts.key(service)) if service else None
-    answer = resolve.decide(machine, wish_for(service, settings), model)
+    answer = resolve.decide(machine, nvidia.bound(wish_for(service, settings), settings, probe), model)
     if isinstance(answer, Refusal):
         setting = f"serve.{name}" if name else "environment"
         fixes = " Or: ".join(answer.fixes[:3]) or "Change that, or use another host."
         raise PlanError(
             [f"{setting}: {failure.constraint}: {failure.fact}. {fixes}".strip() for failure in answer.failed]
         )
-    if answer.driver and answer.driver.action == "install":
-        there = f"{machine.driver} does not suffice" if machine.driver else "none is loaded"
-        wanted = f"branch {answer.driver.branch} with {answer.driver.modules} modules"
-        raise PlanError(
-            [
-                f"driver: {there}; {wanted} is needed, and this version installs no drivers. "
-                "Install it, reboot, and run again."
-            ]
-        )
     return answer
 
 
 def _stack(
-    settings: Settings, present: dict[str, Service], decisions: dict[str, Decision], machine: Machine
+    settings: Settings,
+    present: dict[str, Service],
+    decisions: dict[str, Decision],
+    machine: Machine,
+    probe: Probe,
 ) -> Decision:
     """What the environment is made of; on a host that needs none, what its services by Ollama stand on."""
     stack = _one_stack({name: made for name, made in decisions.items() if made.engine == "vllm"})
     if stack is None and decisions and not _wanted(settings, present):
         return next(iter(decisions.values()))
-    return stack or _decide(None, None, settings, machine, {})
+    return stack or _decide(None, None, settings, machine, {}, probe)
 
 
 def _one_stack(decisions: dict[str, Decision]) -> Decision | None:
@@ -319,14 +326,6 @@ def _hardware(machine: Machine, probe: Probe) -> str:
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
 
 
-def _driver(stack: Decision) -> str:
-    if not stack.driver:
-        return "none needed"
-    return (
-        f"{stack.driver.version} (kept)" if stack.driver.action == "keep" else f"branch {stack.driver.branch}"
-    )
-
-
 def _warnings(settings: Settings, decisions: Iterable[Decision], probe: Probe) -> Iterator[str]:
     own_wheels = bool(settings.sources.wheels_links) and not settings.sources.vllm
     for decision in decisions:
@@ -334,6 +333,7 @@ def _warnings(settings: Settings, decisions: Iterable[Decision], probe: Probe) -
             # a caveat about an index that the settings do not use says nothing about this host
             if not (own_wheels and decision.vllm_index and decision.vllm_index in warning):
                 yield warning
+    yield from gpu_health.warnings(probe)
     planned = {f"{service.engine}-{name}.service" for name, service in settings.serve.items()}
     for unit in sorted(probe.units):
         if unit.startswith(("vllm-", "ollama-")) and unit not in planned:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from plan import compat
-from plan.answer import DriverChoice, Failure, Machine
+from plan.answer import DriverChoice, Failure, Machine, Wish
 from plan.compat import Branch, version
 from plan.gpus import Capability, Gpu, newest, oldest
 
@@ -31,9 +31,13 @@ def serves(branch: Branch, gpu: Gpu) -> bool:
     return gpu.first_driver is None or version(gpu.first_driver).major <= branch.branch
 
 
-def installable_branch(gpus: tuple[Gpu, ...]) -> Branch | None:
-    """The newest production or long-term branch that serves every GPU; None when there is none."""
-    served = [row for row in compat.branches() if row.maintained and all(serves(row, gpu) for gpu in gpus)]
+def installable_branch(gpus: tuple[Gpu, ...], among: tuple[int, ...] | None = None) -> Branch | None:
+    """The newest production or long-term branch that serves every GPU; None when there is none.
+
+    `among`: the branches in question, chosen by the operator or by who packages them, in support or not.
+    """
+    rows = [row for row in compat.branches() if (row.maintained if among is None else row.branch in among)]
+    served = [row for row in rows if all(serves(row, gpu) for gpu in gpus)]
     return served[-1] if served else None
 
 
@@ -48,12 +52,25 @@ def subnet_manager_needed(gpus: tuple[Gpu, ...]) -> bool:
     return fabric_manager_needed(gpus) and any(gpu.capability >= _FIRST_SUBNET_MANAGER for gpu in switched)
 
 
-def planned(machine: Machine) -> DriverChoice | tuple[Failure, ...]:
-    """The driver to install on this host, or why no driver serves it."""
-    branch = installable_branch(machine.gpus)
+def planned(
+    machine: Machine, among: tuple[int, ...] | None = None, flavour: str | None = None
+) -> DriverChoice | tuple[Failure, ...]:
+    """The driver to install on this host, or why no driver serves it.
+
+    Args:
+        machine: what the host is.
+        among: branches that it may be of; None: any that is in support.
+        flavour: what the kernel modules must be; None: what the cards need.
+    """
+    branch = installable_branch(machine.gpus, among)
     modules = modules_for(machine.gpus)
-    if branch is None or modules is None:
+    if modules is None or (branch is None and among is None):
         return (_unserved(machine.gpus, modules),)
+    if branch is None:
+        return (_unserved_by(machine.gpus, among or ()),)
+    if wrong := _wrong_flavour(machine.gpus, flavour):
+        return (wrong,)
+    modules = flavour or modules
     system = compat.system(machine.os) if machine.os else None
     return DriverChoice(
         action="install",
@@ -89,6 +106,36 @@ def _unserved(gpus: tuple[Gpu, ...], modules: str | None) -> Failure:
     else:
         fact = f"no maintained driver branch serves {old.name} ({old.architecture})"
     return Failure("one driver serves every GPU", fact, MODULES_SOURCE)
+
+
+def _unserved_by(gpus: tuple[Gpu, ...], among: tuple[int, ...]) -> Failure:
+    names = ", ".join(gpu.name for gpu in dict.fromkeys(gpus))
+    branches = " or ".join(str(branch) for branch in among) or "none"
+    fact = f"branch {branches} does not serve {names}, or is not in the tables"
+    return Failure("the driver's branch serves every GPU", fact, MODULES_SOURCE)
+
+
+def _wrong_flavour(gpus: tuple[Gpu, ...], flavour: str | None) -> Failure | None:
+    """Why modules of this flavour cannot drive these cards; None when they can, or none is asked for."""
+    for gpu in gpus:
+        open_only = gpu.capability >= _FIRST_OPEN_ONLY or gpu.grace
+        if (flavour == "proprietary" and open_only) or (flavour == "open" and gpu.capability < _FIRST_OPEN):
+            other = "open" if open_only else "proprietary"
+            fact = f"{gpu.name} ({gpu.architecture}) needs the {other} kernel modules"
+            return Failure(f"{flavour} kernel modules", fact, MODULES_SOURCE)
+    return None
+
+
+def pinned_away(machine: Machine, driver: str, wish: Wish) -> Failure | None:
+    """Why the driver that is there is not the one that the operator asks for; None when it is."""
+    branch = version(driver).major
+    if wish.driver_branches is not None and branch not in wish.driver_branches:
+        wanted = " or ".join(str(number) for number in wish.driver_branches) or "none"
+        return Failure(f"driver branch {wanted}", f"the host has {driver}", "the operator's pin")
+    if wish.driver_modules and machine.modules not in (None, wish.driver_modules):
+        fact = f"the host has the {machine.modules} ones"
+        return Failure(f"{wish.driver_modules} kernel modules", fact, "the operator's pin")
+    return None
 
 
 def failures_of_kept(machine: Machine, driver: str) -> tuple[Failure, ...]:

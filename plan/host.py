@@ -10,8 +10,10 @@ from typing import Any
 from plan.answer import Reason
 from plan.archives import Archive
 from plan.gateway import GatewayPlan
+from plan.nvidia_plan import DriverPlan
 from plan.packages import Tool
-from plan.probe import Probe, ollama_name
+from plan.probe import Probe
+from plan.probe_ollama import whole_name
 from plan.sources import Addresses
 
 CONDA_PREFIX = "/opt/bringup/conda"
@@ -134,7 +136,7 @@ class TagPlan(ModelPlan):
 
     def there(self, probe: Probe) -> bool:
         """Whether the store has its manifest and every file that the manifest names, by size."""
-        return ollama_name(self.model) in probe.ollama.models
+        return whole_name(self.model) in probe.ollama.models
 
 
 @dataclass(frozen=True)
@@ -145,12 +147,14 @@ class OllamaPlan:
         archive: None when Ollama shall serve nothing here.
         tags: what the store shall have.
         removed_tags: what shall go from a store that stays.
+        removed_blobs: files of the store that shall go: damaged, or of no model.
         removed_paths: old versions; the whole of it when nothing is served any more.
     """
 
     archive: Archive | None
     tags: tuple[TagPlan, ...]
     removed_tags: tuple[str, ...]
+    removed_blobs: tuple[str, ...]
     removed_paths: tuple[str, ...]
 
 
@@ -221,7 +225,7 @@ class HostPlan:
     os: str
     hardware: str
     accelerator: str
-    driver: str
+    driver: DriverPlan
     package_manager: str
     base_packages: tuple[str, ...]
     apt_sources: str | None

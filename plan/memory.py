@@ -15,6 +15,10 @@ BYTES_PER_ELEMENT = {
     "fp8": 1.0,
     "fp8_e4m3": 1.0,
     "fp8_e5m2": 1.0,
+    # of Ollama, with the scale of each block of 32
+    "f16": 2.0,
+    "q8_0": 34 / 32,
+    "q4_0": 18 / 32,
 }
 
 # Copies of a hidden state that are alive at the peak of a layer: residual, normalised input, output, and

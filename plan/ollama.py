@@ -77,12 +77,14 @@ def _driver(host: Host) -> DriverChoice | Refusal | None:
     failed: tuple[Failure, ...] = ()
     if machine.driver:
         failed = driver.failures_of_kept(machine, machine.driver) or tuple(_too_old(host, machine.driver))
+        away = driver.pinned_away(machine, machine.driver, wish) if wish.manage_driver else None
+        failed = (*failed, away) if away else failed
         if not failed:
             return driver.kept(machine, machine.driver)
     if not wish.manage_driver:
         none = Failure("an NVIDIA driver", "the host has none, and may not be given one", "the settings")
         return Refusal(failed or (none,))
-    planned = driver.planned(machine)
+    planned = driver.planned(machine, wish.driver_branches, wish.driver_modules)
     return planned if isinstance(planned, DriverChoice) else Refusal((*failed, *planned))
 
 
@@ -100,13 +102,13 @@ def _too_old(host: Host, installed: str) -> Iterator[Failure]:
 def _fit(host: Host, tag: Tag) -> MemoryFit | Failure:
     """On one GPU if it fits there, else over all of them evenly, else the rest in the host's memory."""
     context = host.wish.max_model_len or DEFAULT_CONTEXT
-    cache_gib = _cache_gib(tag, context)
+    cache_gib = _cache_gib(tag, context * host.wish.parallel, host.wish.kv_cache_dtype)
     machine = host.machine
     if not machine.gpus:
         return _fit_in_host(host, tag, context, cache_gib)
     least_gib = min(gpu.memory_gib for gpu in machine.gpus) - _GPU_OVERHEAD_GIB
     needed_gib = tag.size_gib + cache_gib
-    count = 1 if needed_gib <= least_gib else len(machine.gpus)
+    count = 1 if needed_gib <= least_gib and not host.wish.spread else len(machine.gpus)
     count = min(count, host.wish.gpus or count)
     on_gpus_gib = min(needed_gib, count * least_gib)
     in_host_gib = needed_gib - on_gpus_gib
@@ -148,9 +150,9 @@ def _memory(
     )
 
 
-def _cache_gib(tag: Tag, context: int) -> float:
+def _cache_gib(tag: Tag, tokens: int, kv_cache_type: str | None) -> float:
     shape = models.lookup(tag.shape)
-    return memory.gib(context * kv_bytes_per_token(shape, 1, 1, None)) if shape else 0.0
+    return memory.gib(tokens * kv_bytes_per_token(shape, 1, 1, kv_cache_type)) if shape else 0.0
 
 
 def _warnings(

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 
 from plan import archives
 from plan.host import OLLAMA_STORE, OllamaPlan, ServicePlan, TagPlan
-from plan.probe import Probe, ollama_name
-from plan.sections import Service, Settings
+from plan.probe import Probe
+from plan.probe_ollama import whole_name
+from plan.sections import Settings
 
 
 def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Probe) -> OllamaPlan | None:
@@ -17,16 +18,28 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
     own = {name: service for name, service in settings.serve.items() if service.engine == "ollama"}
     if not own:
         return None
-    tags = tuple(dict.fromkeys(service.model for service in services if isinstance(service.model, TagPlan)))
-    archive = archives.ollama(settings.sources, probe.architecture) if tags else None
-    foreign = _foreign_units(own, probe)
+    served = [service.model for service in services if isinstance(service.model, TagPlan)]
+    if not served:
+        foreign = _foreign_units(own, probe)
+        return OllamaPlan(None, (), (), (), () if foreign else tuple(_all_paths(settings, probe)))
+    tags = _distinct([*served, *(TagPlan(tag, "", "") for tag in settings.ollama.models)])
+    archive = archives.ollama(settings.sources, probe.architecture)
     return OllamaPlan(
         archive=archive,
         tags=tags,
-        removed_tags=tuple(_removed_tags(own.values(), probe)) if archive else (),
+        removed_tags=tuple(_unwanted_tags(tags, probe)) if settings.ollama.prune else (),
+        removed_blobs=tuple(_useless_blobs(settings, tags, probe)),
         # a unit that is not in the settings is left alone, with all that it may run on
-        removed_paths=() if foreign else tuple(_removed_paths(archive, probe)),
+        removed_paths=() if _foreign_units(own, probe) else tuple(_old_versions(archive, probe)),
     )
+
+
+def _distinct(tags: Iterable[TagPlan]) -> tuple[TagPlan, ...]:
+    """Each model once, whatever way its name was written."""
+    distinct: dict[str, TagPlan] = {}
+    for tag in tags:
+        distinct.setdefault(whole_name(tag.model), tag)
+    return tuple(distinct.values())
 
 
 def _foreign_units(own: Iterable[str], probe: Probe) -> list[str]:
@@ -34,20 +47,28 @@ def _foreign_units(own: Iterable[str], probe: Probe) -> list[str]:
     return [unit for unit in probe.units if unit.startswith("ollama-") and unit not in units]
 
 
-def _removed_tags(services: Iterable[Service], probe: Probe) -> Iterator[str]:
-    """Models of services that shall be absent, unless another service has the same."""
-    services = list(services)
-    kept = {ollama_name(service.model) for service in services if service.state == "present"}
-    for service in services:
-        name = ollama_name(service.model)
-        if service.state == "absent" and name not in kept and name in probe.ollama.models:
-            yield service.model
+def _unwanted_tags(tags: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
+    """The models of the store that no setting names."""
+    wanted = {whole_name(tag.model) for tag in tags}
+    yield from (name for whole, name in sorted(probe.ollama.named.items()) if whole not in wanted)
 
 
-def _removed_paths(archive: archives.Archive | None, probe: Probe) -> Iterator[str]:
-    """Every version but the planned one; with none planned, all that is there of Ollama."""
-    if archive is None:
-        yield from (path for path in (archives.OLLAMA_ROOT, OLLAMA_STORE) if path in probe.paths)
-        return
+def _useless_blobs(settings: Settings, tags: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
+    """Files that a pull would take as they are, though they are damaged; when asked, those of no model.
+
+    What a cut pull left is of use until every model is there.
+    """
+    yield from sorted(probe.ollama.damaged)
+    if settings.ollama.prune and all(tag.there(probe) for tag in tags):
+        yield from sorted(probe.ollama.unused)
+
+
+def _old_versions(archive: archives.Archive, probe: Probe) -> Iterator[str]:
     for version in sorted(probe.ollama.versions - {archive.version}):
         yield f"{archives.OLLAMA_ROOT}/{version}"
+
+
+def _all_paths(settings: Settings, probe: Probe) -> Iterator[str]:
+    """All that is there of Ollama, its models only when asked."""
+    paths = (archives.OLLAMA_ROOT, *([OLLAMA_STORE] if settings.ollama.prune else []))
+    yield from (path for path in paths if path in probe.paths)

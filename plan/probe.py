@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from plan import probe_gateway
+from plan import probe_driver, probe_gateway, probe_ollama
 from plan.errors import ProbeError
+from plan.probe_driver import InstalledDriver
 from plan.probe_gateway import InstalledGateway
+from plan.probe_ollama import InstalledOllama
 
 MANIFEST = ".bringup.json"
 # Stands in a conda prefix that was made to its end; a prefix without it does not count.
@@ -97,20 +99,6 @@ class InstalledModel:
 
 
 @dataclass(frozen=True)
-class InstalledOllama:
-    """Ollama on a host: whole versions, and the models of its store.
-
-    Attributes:
-        models: names as `ollama_name` gives them, of models whose every file is there, by size.
-        damaged: files of the store with another size than a manifest says; Ollama takes them as they are.
-    """
-
-    versions: frozenset[str] = frozenset()
-    models: frozenset[str] = frozenset()
-    damaged: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
 class Probe:
     """Everything a decision about a host needs, and what of ours is already there."""
 
@@ -146,9 +134,10 @@ class Probe:
     units: Mapping[str, Unit]
     environments: Mapping[str, InstalledEnvironment]
     models: Mapping[str, InstalledModel]
-    ollama: InstalledOllama = InstalledOllama()
+    ollama: InstalledOllama = field(default_factory=InstalledOllama)
     model_facts: str = ""
     gateway: InstalledGateway = field(default_factory=InstalledGateway)
+    nvidia: InstalledDriver = probe_driver.NOTHING
     stamp_time: str = ""
     state: str = ""
     text: str = field(default="", repr=False, compare=False)
@@ -159,7 +148,7 @@ class Probe:
         major = self.os_version.split(".")[0]
         if self.os_id in ("rocky", "almalinux", "centos", "ol", "rhel"):
             return f"rhel{major}"
-        version = self.os_version if self.os_id in ("ubuntu", "openeuler") else major
+        version = self.os_version if self.os_id in ("ubuntu", "openeuler") else major.lstrip("vV")
         return f"{self.os_id}{version}"
 
     @property
@@ -225,9 +214,10 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         units=dict(_units(blocks["units"])),
         environments=_environments(blocks["environments"]),
         models=_models(blocks["models"]),
-        ollama=_ollama(blocks.get("ollama", [])),
+        ollama=probe_ollama.parse(blocks.get("ollama", [])),
         model_facts="\n".join(blocks.get("model_facts", [])),
         gateway=probe_gateway.parse(blocks),
+        nvidia=probe_driver.parse(blocks),
         stamp_time="".join(blocks.get("stamp", [])),
         state="".join(f"{line}\n" for line in blocks.get("state", [])),
         text=text,
@@ -278,7 +268,7 @@ def _listening(lines: list[str]) -> Iterator[tuple[int, str]]:
 def _packages(lines: list[str]) -> Iterator[tuple[str, str]]:
     for line in lines:
         name, status, *version = line.split()
-        if status == "ii" and version:
+        if status[1:2] == "i" and version:
             yield name, version[0]
 
 
@@ -347,44 +337,6 @@ def _models(lines: list[str]) -> dict[str, InstalledModel]:
             seconds, _, fraction = mtime.partition(".")
             files[path] = (int(size), int(seconds) * 10**9 + int(fraction[:9].ljust(9, "0")))
     return models
-
-
-def ollama_name(name: str) -> str:
-    """A model's whole name as Ollama understands it: registry/namespace/model/tag, in small letters.
-
-    Source: Ollama's types/model/name.go; registry.ollama.ai is called ollama.com in newer stores.
-    """
-    path, _, tag = name.lower().partition(":")
-    parts = path.split("/")
-    registry, namespace, model = ["registry.ollama.ai", "library"][: 3 - len(parts)] + parts
-    registry = "registry.ollama.ai" if registry == "ollama.com" else registry
-    return "/".join((registry, namespace, model, tag or "latest"))
-
-
-def _ollama(lines: list[str]) -> InstalledOllama:
-    versions, manifests, sizes = set(), {}, {}
-    for line in lines:
-        kind, _, value = line.partition(" ")
-        if kind == "version":
-            versions.add(value)
-        elif kind == "blob":
-            size, _, name = value.partition(" ")
-            sizes[name] = int(size)
-        elif kind == "manifest":
-            path, _, text = value.partition(" ")
-            model, _, tag = path.rpartition("/")
-            manifests[ollama_name(f"{model}:{tag}")] = dict(_layers(_manifest(text)))
-    there = {name for name, layers in manifests.items() if layers and layers.items() <= sizes.items()}
-    wanted = {blob: size for layers in manifests.values() for blob, size in layers.items()}
-    damaged = {blob for blob, size in wanted.items() if sizes.get(blob, size) != size}
-    return InstalledOllama(frozenset(versions), frozenset(there), frozenset(damaged))
-
-
-def _layers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """The files that a manifest of Ollama's names: name in the store, bytes."""
-    for layer in (manifest.get("config"), *(manifest.get("layers") or ())):
-        if isinstance(layer, dict) and layer.get("digest"):
-            yield str(layer["digest"]).replace(":", "-"), int(layer.get("size", -1))
 
 
 def _manifest(text: str) -> Mapping[str, Any]:

@@ -56,6 +56,8 @@ def driver_reason(host: Host, choice: DriverChoice) -> Reason:
     row = next(row for row in compat.branches() if row.branch == choice.branch)
     names = ", ".join(gpu.name for gpu in host.cards)
     because = f"the newest production or long-term branch that serves {names}; it brings CUDA {row.cuda}"
+    if host.wish.driver_branches is not None:
+        because = f"the newest of the branches in question that serves {names}; it brings CUDA {row.cuda}"
     because += f"; {choice.modules} kernel modules: {_modules(host, choice)}"
     if choice.fabric_manager:
         manager = "fabric manager and NVLink subnet manager" if choice.subnet_manager else "fabric manager"

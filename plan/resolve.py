@@ -107,6 +107,8 @@ def driver_choices(machine: Machine, wish: Wish) -> list[DriverChoice] | Refusal
     failed: tuple[Failure, ...] = ()
     if machine.driver:
         failed = driver.failures_of_kept(machine, machine.driver)
+        away = driver.pinned_away(machine, machine.driver, wish) if wish.manage_driver else None
+        failed = (*failed, away) if away else failed
         if not failed:
             choices.append(driver.kept(machine, machine.driver))
         if not wish.manage_driver:
@@ -114,7 +116,7 @@ def driver_choices(machine: Machine, wish: Wish) -> list[DriverChoice] | Refusal
     elif not wish.manage_driver:
         fact = "the host has none, and may not be given one"
         return Refusal((Failure("an NVIDIA driver", fact, "the host and the settings"),))
-    planned = driver.planned(machine)
+    planned = driver.planned(machine, wish.driver_branches, wish.driver_modules)
     if isinstance(planned, DriverChoice):
         choices.append(planned)
     elif not choices:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from packaging.version import Version
 
-from plan import sources
+from plan import ollama_service, sources
 from plan.answer import Decision
 from plan.errors import PlanError
 from plan.host import BYTECODE, OLLAMA_STORE, ModelPlan, ServicePlan, TagPlan
@@ -48,7 +48,9 @@ def plan_services(
             address=address,
             port=ports[name],
             flags=_flags(decision, service),
-            environment=(_ollama_variables if ollama else _variables)(name, decision),
+            environment=ollama_service.variables(name, service.ollama, decision, OLLAMA_STORE)
+            if ollama
+            else _variables(name, decision),
             start_timeout_seconds=START_SECONDS + int(weights_gib * START_SECONDS_PER_GIB),
             inner_address="127.0.0.1" if fronted else address,
             inner_port=inner_port if fronted else ports[name],
@@ -95,21 +97,6 @@ def _variables(name: str, decision: Decision) -> dict[str, str]:
         "VLLM_LOOPBACK_IP": "127.0.0.1",
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
-        **decision.environment,
-    }
-
-
-def _ollama_variables(name: str, decision: Decision) -> dict[str, str]:
-    return {
-        # its key pair, which it makes at its first start
-        "HOME": f"/var/cache/bringup/ollama-{name}",
-        "OLLAMA_MODELS": OLLAMA_STORE,
-        # one model, in memory from the first answer on, as with vLLM
-        "OLLAMA_KEEP_ALIVE": "-1",
-        "OLLAMA_MAX_LOADED_MODELS": "1",
-        "OLLAMA_LOAD_TIMEOUT": "30m",
-        # a start would delete what another server of the host is just pulling
-        "OLLAMA_NOPRUNE": "1",
         **decision.environment,
     }
 

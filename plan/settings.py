@@ -90,14 +90,15 @@ def _lower_first(text: str) -> str:
 
 def _section_at(location: list[str]) -> type[BaseModel] | None:
     """The model that describes the settings below a location."""
-    if not location:
-        return Settings
-    by_entry: dict[str, type[BaseModel]] = {"serve": Service, "models": Download}
-    if location[0] in by_entry:
-        return by_entry[location[0]] if len(location) == 2 else None
-    field = Settings.model_fields.get(location[0])
-    annotation = field.annotation if field and len(location) == 1 else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    entries: dict[str, type[BaseModel]] = {"serve": Service, "models": Download}
+    section: type[BaseModel] | None = Settings
+    if location[:1] and location[0] in entries:
+        section, location = entries[location[0]] if len(location) > 1 else None, location[2:]
+    for step in location:
+        field = section.model_fields.get(step) if section else None
+        inner: Any = field.annotation if field else None
+        section = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    return section
 
 
 def _known_names(location: list[str]) -> list[str]:

@@ -28,14 +28,30 @@ def text() -> str:
 def _sections() -> Iterator[str]:
     entries: dict[str, type[BaseModel]] = {"serve": Service, "models": Download}
     for name, field in Settings.model_fields.items():
-        section = entries.get(name) or field.annotation
-        assert isinstance(section, type) and issubclass(section, BaseModel)
+        section = entries.get(name) or _nested(field)
+        assert section
         title = f"{name}.<name>" if name == "serve" else f"{name}.<model id>" if name == "models" else name
-        yield f"## `{title}`\n\n{field.description}\n"
-        yield "| setting | type | default | meaning |\n|---|---|---|---|"
-        for setting, details in section.model_fields.items():
-            yield f"| `{setting}` | {_type(details.annotation)} | {_default(details)} | {_meaning(details)} |"
-        yield ""
+        yield from _section(title, section, field.description)
+
+
+def _section(title: str, section: type[BaseModel], description: str | None) -> Iterator[str]:
+    """One table, and one for each section inside it."""
+    yield f"## `{title}`\n\n{description}\n"
+    yield "| setting | type | default | meaning |\n|---|---|---|---|"
+    inner = {name: part for name, field in section.model_fields.items() if (part := _nested(field))}
+    for setting, details in section.model_fields.items():
+        kind = f"section, see `{title}.{setting}`" if setting in inner else _type(details.annotation)
+        default = "" if setting in inner else _default(details)
+        yield f"| `{setting}` | {kind} | {default} | {_meaning(details)} |"
+    yield ""
+    for setting, part in inner.items():
+        yield from _section(f"{title}.{setting}", part, section.model_fields[setting].description)
+
+
+def _nested(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a setting is, if it is one."""
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def _type(annotation: Any) -> str:

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from plan.gateway import GatewayPlan
 from plan.host import EnvironmentPlan, HostPlan, ServicePlan
-from plan.probe import ollama_name
+from plan.nvidia_plan import DriverPlan
+from plan.probe_ollama import whole_name
 
 
 def plans(all_plans: list[HostPlan], width: int = 110) -> str:
@@ -47,7 +48,9 @@ def _hosts(names: list[str]) -> str:
 def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
     because = {reason.subject: reason.because for reason in plan.why}
     yield "host", f"{plan.os}; {plan.hardware}", "probed"
-    yield "driver", plan.driver, because.get("driver", "" if plan.accelerator == "cuda" else "no GPU")
+    no_gpu = "" if plan.accelerator == "cuda" or plan.driver.action == "remove" else "no GPU"
+    yield "driver", plan.driver.summary, because.get("driver", no_gpu)
+    yield from _driver(plan.driver)
     environment = plan.environment
     if environment:
         yield "python", environment.python, because.get("python", "")
@@ -57,7 +60,7 @@ def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
     if plan.ollama and plan.ollama.archive:
         yield "ollama", plan.ollama.archive.version, f"from {plan.ollama.archive.urls[0]}"
         for tag in plan.ollama.tags:
-            yield "model", tag.model, f"pulled from {ollama_name(tag.model).partition('/')[0]}"
+            yield "model", tag.model, f"pulled from {whole_name(tag.model).partition('/')[0]}"
     for model in plan.models:
         yield "model", f"{model.model} @ {model.revision}", f"from {model.endpoint}"
     for service in plan.services:
@@ -80,6 +83,22 @@ def _front(gateway: GatewayPlan) -> tuple[str, str]:
     if gateway.certificate != "own":
         return what, "" if gateway.certificate == "none" else "with the given certificate"
     return what, f"certificate sha256 {gateway.fingerprint}" if gateway.fingerprint else "own certificate"
+
+
+def _driver(driver: DriverPlan) -> Iterator[tuple[str, str, str]]:
+    """What is done about the driver: installed, built, held, started."""
+    work = driver.work
+    origin = driver.repository.url if driver.repository else "the distribution's packages"
+    if work.install:
+        yield "driver", f"installs {' '.join(work.install)}", f"from {origin}"
+    if work.build:
+        yield "driver", f"builds the module for {', '.join(work.build)}", "next boot and this one"
+    if driver.maintained and (work.install or work.hold):
+        yield "driver", "holds what belongs to it", "no other upgrade moves one part of it"
+    if work.start == "reboot":
+        yield "reboot", "yes" if driver.reboot else "waits for yours", work.because
+    elif work.start:
+        yield "driver", f"{work.start}s the module", work.because
 
 
 def _origin(because: str, environment: EnvironmentPlan, name: str) -> str:

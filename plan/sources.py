@@ -48,7 +48,7 @@ def preset(name: str) -> Mapping[str, Any]:
     return {key: row["url"] for key, row in table[name].items() if row.get("url")}
 
 
-def _address(sources: Sources, name: str) -> str | None:
+def address(sources: Sources, name: str) -> str | None:
     """The setting, or the preset's value, without a closing slash."""
     address = getattr(sources, name) or preset(sources.preset).get(name)
     return address.rstrip("/") if address else None
@@ -56,7 +56,7 @@ def _address(sources: Sources, name: str) -> str | None:
 
 def models_endpoint(sources: Sources) -> str:
     """The ModelScope endpoint."""
-    return _address(sources, "models") or "https://www.modelscope.cn"
+    return address(sources, "models") or "https://www.modelscope.cn"
 
 
 def addresses(sources: Sources, stack: Decision) -> Addresses:
@@ -68,17 +68,17 @@ def addresses(sources: Sources, stack: Decision) -> Addresses:
     only_from: dict[str, str] = {}
     own_wheels = bool(sources.wheels_links)
     if stack.torch_index and (sources.torch or not own_wheels):
-        base = _address(sources, "torch")
+        base = address(sources, "torch")
         index = f"{base}/{stack.cuda_tag}" if base else stack.torch_index
         only_from |= dict.fromkeys(TORCH_FAMILY, index)
     if stack.vllm_index and (sources.vllm or not own_wheels):
-        base = _address(sources, "vllm")
+        base = address(sources, "vllm")
         public = stack.vllm or ""
         version, _, variant = public.partition("+")
         only_from["vllm"] = f"{base}/{version}/{variant}" if base else stack.vllm_index
     return Addresses(
-        conda_channel=_address(sources, "conda_channel") or "https://conda.anaconda.org/conda-forge",
-        wheels=_address(sources, "wheels"),
+        conda_channel=address(sources, "conda_channel") or "https://conda.anaconda.org/conda-forge",
+        wheels=address(sources, "wheels"),
         wheels_extra=tuple(sources.wheels_extra),
         wheels_links=tuple(sources.wheels_links),
         only_from=only_from,

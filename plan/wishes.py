@@ -32,7 +32,9 @@ def wish_for(service: Service | None, settings: Settings) -> Wish:
         max_model_len=_whole(flags.get("max-model-len")) or service.max_model_len,
         gpu_memory_utilization=service.gpu_memory_utilization,
         dtype=service.dtype,
-        kv_cache_dtype=service.kv_cache_dtype,
+        kv_cache_dtype=service.ollama.kv_cache_type if service.engine == "ollama" else service.kv_cache_dtype,
+        parallel=service.ollama.parallel or 1,
+        spread=service.ollama.spread,
         enforce_eager=flags.get("enforce-eager") is True,
         kv_cache_memory_bytes=_whole(flags.get("kv-cache-memory-bytes")),
     )

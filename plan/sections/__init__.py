@@ -7,10 +7,22 @@ from plan.sections.base import ModelId, Name, Section
 from plan.sections.download import Download
 from plan.sections.driver import Driver
 from plan.sections.environment import Environment
+from plan.sections.ollama import Ollama, OllamaServer
 from plan.sections.service import Service
 from plan.sections.sources import Sources
 
-__all__ = ["Access", "Download", "Driver", "Environment", "Section", "Service", "Settings", "Sources"]
+__all__ = [
+    "Access",
+    "Download",
+    "Driver",
+    "Environment",
+    "Ollama",
+    "OllamaServer",
+    "Section",
+    "Service",
+    "Settings",
+    "Sources",
+]
 
 
 class Settings(BaseModel):
@@ -24,5 +36,6 @@ class Settings(BaseModel):
     )
     driver: Driver = Field(default_factory=Driver, description="The NVIDIA driver.")
     environment: Environment = Field(default_factory=Environment, description="The conda environment.")
+    ollama: Ollama = Field(default_factory=Ollama, description="What all services by Ollama share.")
     sources: Sources = Field(default_factory=Sources, description="Where things are fetched from.")
     access: Access = Field(default_factory=Access, description="Who reaches the services.")

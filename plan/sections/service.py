@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from plan.sections.base import Flag, FlagText, ModelId, Revision, Section, ServedModel, State, Version
+from plan.sections.ollama import OllamaServer
 
 
 class Service(Section):
@@ -48,5 +49,8 @@ class Service(Section):
         default_factory=dict,
         description="Further `vllm serve` flags without the leading dashes.",
         examples=[{"enable-prefix-caching": True}],
+    )
+    ollama: OllamaServer = Field(
+        default_factory=OllamaServer, description="How Ollama runs, with `engine: ollama`."
     )
     state: State = Field("present", description="`absent` stops and removes the service.")

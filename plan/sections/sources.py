@@ -37,4 +37,10 @@ class Sources(Section):
     ollama_sha256: Sha256 | None = Field(
         None, description="sha256 of that version's archive; needed when `ollama_version` is not known here."
     )
+    nvidia: Url | None = Field(
+        None,
+        description="Base URL of NVIDIA's package repositories; `/<system>/<architecture>` is added. A local "
+        "mirror keeps NVIDIA's own layout and keys.",
+        examples=["https://mirror.example.org/cuda/repos"],
+    )
     apt: Url | None = Field(None, description="Debian or Ubuntu mirror; the host's own sources when absent.")

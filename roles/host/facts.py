@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shlex
 from collections.abc import Iterable
 
 from pyinfra.api.exceptions import FactProcessError
@@ -10,6 +11,7 @@ from typing_extensions import override
 
 from plan import probe
 from plan.errors import PlanError
+from plan.nvidia_table import names_to_look_for
 
 SCRIPT = pathlib.Path(__file__).with_name("probe.sh")
 
@@ -17,7 +19,10 @@ SCRIPT = pathlib.Path(__file__).with_name("probe.sh")
 def script(packages: Iterable[str]) -> str:
     """The probe's shell text, without its comments; `packages` are the distribution packages to look for."""
     text = re.sub(r"(?m)^ *#.*\n", "", SCRIPT.read_text())
-    return text.replace("@PACKAGES@", " ".join(packages)).replace("@COMPLETE@", probe.COMPLETE)
+    text = text.replace("@PACKAGES@", " ".join(packages)).replace("@COMPLETE@", probe.COMPLETE)
+    for manager in ("apt", "dnf"):
+        text = text.replace(f"@DRIVER_{manager.upper()}@", shlex.join(names_to_look_for(manager)))
+    return text
 
 
 class Probe(FactBase[probe.Probe | None]):

@@ -13,23 +13,91 @@ block systemd; [ -d /run/systemd/system ] && systemctl --version | head -n 1
 block cpu; grep -c '^processor' /proc/cpuinfo; grep -m 1 -E '^(flags|Features)' /proc/cpuinfo
 block memory; grep -E '^(MemTotal|MemAvailable):' /proc/meminfo
 block disk
-for path in / /opt /srv/models /var/lib; do
+for path in / /opt /srv/models /var/lib /usr /boot; do
     there=$path; while [ ! -d "$there" ]; do there=$(dirname "$there"); done
     df -Pk "$there" | tail -n 1 | { read -r device _ _ free _; echo "$path $device $free"; }
 done
 block addresses
 if has ip; then ip -o addr show scope global | while read -r _ device _ address _; do echo "$device $address"; done; fi
 block pci
+gpu=; [ -d /etc/bringup/driver ] && gpu=1
 for device in /sys/bus/pci/devices/*; do
     [ -r "$device/vendor" ] && read -r vendor <"$device/vendor" && [ "$vendor" = 0x10de ] || continue
     read -r id <"$device/device"; read -r class <"$device/class"
-    echo "${device##*/} $vendor $id $class"
+    echo "${device##*/} $vendor $id $class"; gpu=1
 done
 block driver; cat /sys/module/nvidia/version 2>/dev/null
 block driver_file; cat /proc/driver/nvidia/version 2>/dev/null
 block modules; ls /sys/module 2>/dev/null | grep -E '^(nvidia|nouveau|nova)'
 block smi; if has nvidia-smi; then timeout 30 nvidia-smi -q -x 2>&1 || echo "exit $?"; fi
 block secure_boot; if has mokutil; then mokutil --sb-state 2>&1; fi
+# What a driver is made of, on hosts that have a GPU or had one of our drivers.
+block driver_packages
+if [ "$gpu" ] && has dpkg-query; then
+    dpkg-query -W -f '${Package} ${db:Status-Abbrev} ${Version}\n' @DRIVER_APT@ 2>/dev/null |
+        grep -v ' un '
+elif [ "$gpu" ] && has rpm; then rpm -qa --qf '%{NAME} ii %{VERSION}-%{RELEASE}\n' @DRIVER_DNF@ 2>/dev/null; fi
+block kernels
+for tree in /lib/modules/*; do
+    [ "$gpu" ] && [ -d "$tree" ] || continue
+    kernel=${tree##*/}; image=-; headers=unknown; module=
+    [ -e "/boot/vmlinuz-$kernel" ] || [ -e "$tree/vmlinuz" ] && image=image
+    # Debian's own module has another name
+    if has modinfo; then
+        module=$(modinfo -k "$kernel" -F version nvidia 2>/dev/null || modinfo -k "$kernel" -F version \
+            nvidia-current 2>/dev/null || modinfo -k "$kernel" -F version nvidia-current-open 2>/dev/null)
+    fi
+    if [ -e "$tree/build/Makefile" ]; then headers=installed
+    elif has apt-cache && ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1; then
+        headers=missing; apt-cache show "linux-headers-$kernel" >/dev/null 2>&1 && headers=offered
+    fi
+    echo "$kernel $image $headers ${module:--}"
+done
+block boot
+if [ "$gpu" ]; then
+    has grubby && echo "grubby $(grubby --default-kernel 2>/dev/null)"
+    has grub-editenv && grub-editenv list 2>/dev/null | grep -E '^(saved|next)_entry=' | tr '=' ' '
+    for menu in /boot/grub/grub.cfg /boot/grub2/grub.cfg; do
+        grep -E '^[[:space:]]*(set default=|submenu |menuentry |linux(16|efi)?[[:space:]])' "$menu" 2>/dev/null |
+            cut -c 1-250 | sed 's/^/grub /'
+    done
+    for link in /boot/vmlinuz /vmlinuz; do
+        if [ -L "$link" ]; then echo "link $(readlink -f "$link")"; break; fi
+    done
+fi
+block driver_notes
+if [ "$gpu" ]; then
+    owned() {
+        if has dpkg; then grep -qxF "$1" /var/lib/dpkg/info/*.list 2>/dev/null || dpkg -S "$1" >/dev/null 2>&1
+        else rpm -qf "$1" >/dev/null 2>&1; fi
+    }
+    borrowed=$(grep -o -m 1 -E ' /[^ ]*(libcuda\.so|libnvidia-ml\.so|/nvidia-smi)[^ ]*' /proc/self/mountinfo 2>/dev/null)
+    echo "borrowed $borrowed"
+    if [ -z "$borrowed" ]; then
+        for file in /usr/bin/nvidia-uninstall /usr/lib/*/libcuda.so.[0-9]*.* /usr/lib64/libcuda.so.[0-9]*.* \
+            /usr/lib/libcuda.so.[0-9]*.*; do
+            if [ -e "$file" ] && ! owned "$file"; then echo "unowned $file"; break; fi
+        done
+    fi
+    case $(mokutil --sb-state 2>/dev/null) in *enabled*)
+        key="none"
+        for file in /var/lib/shim-signed/mok/MOK.der /var/lib/dkms/mok.pub; do
+            if [ -e "$file" ]; then key="$(mokutil --test-key "$file" 2>&1 | head -n 1)"; break; fi
+        done
+        echo "key $key" ;;
+    esac
+    has dpkg-query && echo "broken $(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null |
+        grep -E '^.[FUHWt]' | cut -c 4- | tr '\n' ' ')"
+    echo "waiting $(cat /run/bringup/reboot-pending 2>/dev/null)"
+    echo "rebooted $(cat /etc/bringup/driver/rebooted 2>/dev/null)"
+    echo "added $(tr '\n' ' ' 2>/dev/null </etc/bringup/driver/added)"
+    echo "locks $(grep -hsE 'nvidia|datacenter|nvlsm' /etc/dnf/plugins/versionlock.list | tr '\n' ' ')"
+fi
+block kernel_log
+if [ "$gpu" ]; then
+    { journalctl -k -b -q --no-pager -o cat 2>/dev/null || dmesg 2>/dev/null; } |
+        grep -iE 'NVRM|nvidia|nouveau|lockdown|key was rejected' | cut -c 1-200 | tail -n 60
+fi
 block listening
 if has ss; then ss -Hltnp 2>/dev/null; else cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | sed 's/^/proc /'; fi
 block gpu_holders
@@ -44,21 +112,25 @@ if has dpkg-query; then dpkg-query -W -f '${Package} ${db:Status-Abbrev} ${Versi
 elif has rpm; then rpm -q --qf '%{NAME} ii %{VERSION}-%{RELEASE}\n' @PACKAGES@ 2>/dev/null | grep ' ii '; fi
 block user; getent passwd bringup
 block paths
-find /etc/bringup /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service /opt/bringup/bin \
+ours="/etc/modprobe.d/bringup-* /etc/dracut.conf.d/*bringup-* /etc/apt/*.d/*bringup-* /etc/yum.repos.d/bringup-*
+    /etc/systemd/system/nvidia-*.service.d/bringup.conf"
+find $ours /etc/bringup /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service /opt/bringup/bin \
     /etc/systemd/system/bringup-gateway.service /var/cache/bringup/gateway \
     /opt/bringup /opt/bringup/downloads /opt/bringup/ollama /srv/models /srv/models/ollama /var/lib/bringup \
     /var/cache/bringup /var/cache/bringup/pycache -maxdepth 0 -printf '%m %u:%g %y %p\n' 2>/dev/null
 find /etc/bringup /opt/bringup/bin -mindepth 1 -printf '%m %u:%g %y %p\n' 2>/dev/null
 block hashes
 { find /etc/bringup /opt/bringup/bin -type f 2>/dev/null
-  ls -d /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service \
+  ls -d $ours /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service \
       /etc/systemd/system/bringup-gateway.service 2>/dev/null
 } | while read -r path; do sha256sum "$path"; done
 block units
 if [ -d /run/systemd/system ]; then
     names=$(cd /etc/systemd/system && ls -d vllm-*.service ollama-*.service 2>/dev/null)
+    [ "$gpu" ] && names="$names $(cd /usr/lib/systemd/system 2>/dev/null &&
+        ls -d nvidia-persistenced.service nvidia-fabricmanager.service nvidia-imex.service 2>/dev/null)"
     tasks=$(systemctl list-units --all --plain --no-legend 'bringup-*.service' | cut -d ' ' -f 1)
-    [ -n "$names$tasks" ] && systemctl show $names $tasks \
+    [ -n "$(echo $names$tasks)" ] && systemctl show $names $tasks \
         --property=Id,ActiveState,SubState,UnitFileState,Result,MainPID,NRestarts,NeedDaemonReload
 fi
 block environments

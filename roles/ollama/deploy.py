@@ -12,6 +12,7 @@ from plan.probe import Probe
 
 MODELS = "/opt/bringup/bin/ollama-models"
 READY = "/opt/bringup/bin/wait-until-ollama-answers"
+FINISH = "/opt/bringup/bin/let-ollama-finish"
 # All of 127.0.0.0/8 is loopback: here no service's port is taken.
 PULL_ADDRESS = "127.254.254.254:11434"
 
@@ -23,7 +24,7 @@ def serve(plan: HostPlan, probe: Probe) -> None:
     if plan.ollama.archive:
         _install(plan.ollama.archive, probe)
         _models(plan.ollama, plan.ollama.archive, probe)
-        _services(plan, plan.ollama.archive, probe)
+        _services(plan, probe)
     files.absent(
         paths=plan.ollama.removed_paths,
         seen=plan.ollama.removed_paths,
@@ -41,10 +42,7 @@ def _install(archive: Archive, probe: Probe) -> None:
         name="Make Ollama's directories",
     )
     files.write(
-        files=[
-            files.File(MODELS, render("ollama/ollama_models.sh"), mode="755"),
-            files.File(READY, render("ollama/wait_until_ready.sh"), mode="755"),
-        ],
+        files=programs(),
         seen=probe.paths,
         name="Write Ollama's programs",
     )
@@ -53,6 +51,14 @@ def _install(archive: Archive, probe: Probe) -> None:
         needed=archive.version not in probe.ollama.versions,
         name="Install Ollama",
     )
+
+
+def programs() -> list[files.File]:
+    """What the tasks and the units run beside Ollama itself."""
+    templates = {MODELS: "ollama_models.sh", READY: "wait_until_ready.sh", FINISH: "let_ollama_finish.sh"}
+    return [
+        files.File(path, render(f"ollama/{template}"), mode="755") for path, template in templates.items()
+    ]
 
 
 def _unpack(archive: Archive) -> task.Task:
@@ -75,20 +81,22 @@ rm -f {file}
 def _models(ollama: OllamaPlan, archive: Archive, probe: Probe) -> None:
     missing = [tag.model for tag in ollama.tags if not tag.there(probe)]
     task.run(
-        task=_pull(archive, missing, ollama.removed_tags, sorted(probe.ollama.damaged)),
-        needed=bool(missing or ollama.removed_tags or probe.ollama.damaged),
+        task=_pull(ollama, archive, missing),
+        needed=bool(missing or ollama.removed_tags or ollama.removed_blobs),
         name="Pull the models",
     )
 
 
-def _pull(archive: Archive, missing: list[str], unwanted: tuple[str, ...], damaged: list[str]) -> task.Task:
+def _pull(ollama: OllamaPlan, archive: Archive, missing: list[str]) -> task.Task:
     """One server for all pulls, on an address of its own; the services may only read the store.
 
     So a service starts without its hub, and who reaches its open port cannot delete or add a model.
     """
-    words = [word for tag in unwanted for word in ("remove", tag)]
+    words = [word for tag in ollama.removed_tags for word in ("remove", tag)]
     words += [word for tag in missing for word in ("pull", tag)]
-    script = shlex.join(["rm", "-f", "--", *(f"{OLLAMA_STORE}/blobs/{name}" for name in damaged)])
+    script = shlex.join(
+        ["rm", "-f", "--", *(f"{OLLAMA_STORE}/blobs/{name}" for name in ollama.removed_blobs)]
+    )
     script += f"\nexec {shlex.join(['sh', MODELS, f'{archive.directory}/bin/ollama', *words])}"
     return task.Task(
         name="ollama-models",
@@ -110,16 +118,16 @@ def _pull(archive: Archive, missing: list[str], unwanted: tuple[str, ...], damag
     )
 
 
-def _services(plan: HostPlan, archive: Archive, probe: Probe) -> None:
+def _services(plan: HostPlan, probe: Probe) -> None:
     for service in host.loop([service for service in plan.services if service.engine == "ollama"]):
         unit = files.write(
-            files=[files.File(f"/etc/systemd/system/{service.unit}", unit_text(archive, service))],
+            files=[files.File(f"/etc/systemd/system/{service.unit}", unit_text(plan, service))],
             seen=probe.paths,
             name="Write the Ollama unit",
         )
         units.serving(
             service=units.Service(
-                service.unit, f"service {service.name}", service.start_timeout_seconds + 60
+                service.unit, f"service {service.name}", service.start_timeout_seconds + 90
             ),
             seen=probe.units,
             because=[unit],
@@ -128,5 +136,16 @@ def _services(plan: HostPlan, archive: Archive, probe: Probe) -> None:
         )
 
 
-def unit_text(archive: Archive, service: ServicePlan) -> str:
-    return render("ollama/ollama.service.j2", service=service, prefix=archive.directory, user=USER)
+def unit_text(plan: HostPlan, service: ServicePlan) -> str:
+    """The unit file of one service."""
+    assert plan.ollama and plan.ollama.archive
+    return render(
+        "ollama/ollama.service.j2",
+        service=service,
+        prefix=plan.ollama.archive.directory,
+        user=USER,
+        gpu=plan.accelerator == "cuda",
+        backoff=plan.systemd >= units.BACKOFF_FROM_SYSTEMD,
+        ready=READY,
+        finish=FINISH,
+    )

@@ -12,8 +12,6 @@ from ops.render import render
 from plan.host import BYTECODE, EnvironmentPlan, HostPlan, ServicePlan
 from plan.probe import Probe
 
-# The first systemd that can wait longer after each failed start.
-BACKOFF_FROM_SYSTEMD = 254
 READY = "/opt/bringup/bin/wait-until-ready"
 
 
@@ -67,7 +65,7 @@ def unit_text(plan: HostPlan, environment: EnvironmentPlan, service: ServicePlan
         user=plan.user,
         bytecode=BYTECODE,
         gpu=plan.accelerator == "cuda",
-        backoff=plan.systemd >= BACKOFF_FROM_SYSTEMD,
+        backoff=plan.systemd >= units.BACKOFF_FROM_SYSTEMD,
         pins=environment.digest,
         flags=list(_words(service.flags)),
     )

@@ -166,7 +166,7 @@ def test_a_machine_gets_the_stack_of_its_gpus(
     assert plan.environment and plan.accelerator == "cuda"
     found = Expected(
         plan.hardware,
-        plan.driver.removesuffix(" (kept)"),
+        plan.driver.summary.removesuffix(" (kept)"),
         next(reason.value for reason in plan.why if reason.subject == "cuda"),
         plan.environment.pins["torch"]["torch"],
         plan.environment.pins["vllm"]["vllm"],

@@ -63,6 +63,7 @@ class Site:
             "ssh_key": str(self.lab.login_key),
             "ssh_known_hosts_file": str(self.lab.known_hosts),
             "serve": {"small": service},
+            "ollama": {"prune": True},
             "sources": {
                 "ollama": self.offer.base,
                 "ollama_version": self.offer.version,
@@ -160,8 +161,10 @@ def test_a_damaged_file_of_the_store_is_brought_again(site: Site) -> None:
     assert site.answer().strip()
 
 
-def test_another_tag_of_another_registry_is_pulled_and_the_checks_agree(site: Site) -> None:
+def test_another_tag_takes_the_place_of_the_first_and_the_checks_agree(site: Site) -> None:
     site.deploy(model=FROM_MODELSCOPE)
+    (manifest,) = site.on_host("cd /srv/models/ollama/manifests && find . -type f").splitlines()
+    assert manifest == "./modelscope.cn/Qwen/Qwen2.5-0.5B-Instruct-GGUF/Q4_K_M"
     done = subprocess.run(
         [REPOSITORY / ".venv/bin/pytest", "-v", "tests/verify", "--inventory", str(site.folder / "site.py")],
         cwd=REPOSITORY,

@@ -7,6 +7,7 @@ from plan import settings, show
 from plan.decide import plan_host
 from plan.host import HostPlan
 from plan.probe import PciDevice, parse
+from plan.probe_driver import InstalledDriver, Kernel
 from tests import probes
 
 BARE = parse(probes.answer(probes.BARE))
@@ -58,3 +59,16 @@ def test_warnings_are_printed_below_the_table_even_with_brackets() -> None:
 def test_what_is_removed_is_shown() -> None:
     found = dataclasses.replace(plan("a"), removed_services=("vllm-old.service",))
     assert "vllm-old.service" in show.plans([found])
+
+
+def test_what_happens_to_the_driver_is_shown_before_it_happens() -> None:
+    kernel = Kernel("6.1.0-56-amd64", True, "offered", None)
+    bare = dataclasses.replace(
+        H100, driver=None, virtualization="none", modules=("nouveau",), kernel=kernel.version
+    )
+    bare = dataclasses.replace(bare, nvidia=InstalledDriver({}, (kernel,), kernel.version))
+    text = show.plans([plan_host("a", settings.read([ONE]), bare)], width=200)
+    assert "installs nvidia-driver-cuda nvidia-kernel-open-dkms" in text
+    assert "builds the module for 6.1.0-56-amd64" in text
+    assert "holds what belongs to it" in text
+    assert "waits for yours" in text and "nouveau holds the card" in text

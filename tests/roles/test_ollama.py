@@ -3,7 +3,10 @@
 import hashlib
 import json
 import shlex
+import shutil
 import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,13 @@ from plan import archives, settings, show, stamp
 from plan.decide import plan_host
 from plan.errors import SettingsError
 from plan.host import HostPlan, TagPlan
-from plan.probe import Probe, ollama_name, parse
+from plan.probe import Probe, parse
+from plan.probe_ollama import whole_name
 from plan.sections import Sources
 from roles.ollama import deploy as role
 from tests import probes
 from tests.roles.fleet import FakeHost, deploy
+from tests.roles.security import exposure
 from tests.roles.served import stamped
 from tests.roles.systemd_words import settings as unit_settings
 from tests.roles.systemd_words import words
@@ -27,6 +32,7 @@ TAG = "qwen2.5:0.5b"
 QUANTIZED = "modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M"
 SHA256 = "ab" * 32
 STORE = "/srv/models/ollama"
+PRUNE = {"ollama": {"prune": True}}
 
 
 def small(**changed: Any) -> dict[str, Any]:
@@ -70,7 +76,7 @@ class TestNames:
         ],
     )
     def test_are_completed_as_ollama_does(self, name: str, whole: str) -> None:
-        assert ollama_name(name) == whole
+        assert whole_name(name) == whole
         assert settings.read([small(model=name)]).serve["small"].model == name
 
     @pytest.mark.parametrize(
@@ -168,16 +174,37 @@ class TestThePlan:
         unit = "\n".join(["Id=ollama-other.service", "ActiveState=active", ""])
         assert removed(probes.with_block(old, "units", unit)) == ()
 
-    def test_removes_all_of_it_with_its_last_service_and_a_model_with_its_own(self) -> None:
-        there = with_ollama(manifest("registry.ollama.ai/library/qwen2.5/0.5b", 1, 2), *blobs(1, 2))
+    def test_removes_ollama_with_its_last_service_and_the_models_when_asked(self) -> None:
+        there = with_ollama(manifest(TestTheStore.path, 1, 2), *blobs(1, 2))
         there = probes.with_block(there, "paths", f"755 root:root d /opt/bringup/ollama\n755 a:a d {STORE}")
-        assert removed(there, small(state="absent")) == ("/opt/bringup/ollama", STORE)
-        other = {"serve": {"other": {"engine": "ollama", "model": "qwen2.5:7b"}}}
-        plan = planned(small(state="absent"), other, probe=there).ollama
-        assert plan and plan.removed_tags == (TAG,) and plan.removed_paths == ()
-        same = {"serve": {"other": {"engine": "ollama", "model": TAG}}}
-        plan = planned(small(state="absent"), same, probe=there).ollama
-        assert plan and plan.removed_tags == ()
+        assert removed(there, small(state="absent")) == ("/opt/bringup/ollama",)
+        assert removed(there, small(state="absent"), PRUNE) == ("/opt/bringup/ollama", STORE)
+
+    def test_removes_models_that_no_setting_names_when_asked(self) -> None:
+        there = with_ollama(
+            manifest(TestTheStore.path, 1, 2),
+            manifest("modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF/Q4_K_M", 1, 3),
+            *blobs(1, 2, 3, 4),
+        )
+        left_alone = planned(small(), probe=there).ollama
+        assert left_alone and (left_alone.removed_tags, left_alone.removed_blobs) == ((), ())
+        pruned = planned(small(), PRUNE, probe=there).ollama
+        assert pruned and pruned.removed_tags == (QUANTIZED,)
+        assert pruned.removed_blobs == (f"sha256-{4:064x}",)
+        named = planned(small(), PRUNE, {"ollama": {"models": [QUANTIZED]}}, probe=there).ollama
+        assert named and named.removed_tags == ()
+
+    def test_keeps_what_a_cut_pull_left_until_every_model_is_there(self) -> None:
+        plan = planned(small(), PRUNE, probe=with_ollama(*blobs(4))).ollama
+        assert plan and plan.removed_blobs == ()
+
+    def test_pulls_further_tags_for_its_services(self) -> None:
+        plan = planned(small(), {"ollama": {"models": [QUANTIZED, TAG]}}).ollama
+        assert plan and [tag.model for tag in plan.tags] == [TAG, QUANTIZED]
+        (sentence,) = refusals({"ollama": {"models": [TAG]}})
+        assert sentence.startswith("ollama.models: no service here is Ollama's.")
+        (sentence,) = refusals(small(), {"ollama": {"models": ["a:"]}})
+        assert sentence.startswith("ollama.models")
 
 
 def removed(probe: str, *layers: dict[str, Any]) -> tuple[str, ...]:
@@ -188,7 +215,7 @@ def removed(probe: str, *layers: dict[str, Any]) -> tuple[str, ...]:
 
 class TestTheStore:
     path = "registry.ollama.ai/library/qwen2.5/0.5b"
-    tag = TagPlan(TAG, "master", "")
+    tag = TagPlan(TAG, "", "")
 
     def seen(self, *lines: str) -> Probe:
         return parse(with_ollama(*lines))
@@ -209,13 +236,18 @@ class TestTheStore:
         assert not self.tag.there(seen)
 
 
+def unit_of(plan: HostPlan) -> str:
+    (service,) = plan.services
+    return role.unit_text(plan, service)
+
+
 class TestTheUnit:
     plan = planned(small(model=QUANTIZED))
 
     def test_serves_on_loopback_and_waits_for_an_answer(self) -> None:
         assert self.plan.ollama and self.plan.ollama.archive
         (service,) = self.plan.services
-        unit = list(unit_settings(role.unit_text(self.plan.ollama.archive, service)))
+        unit = list(unit_settings(unit_of(self.plan)))
         values = {name: value for section, name, value in unit if section == "Service"}
         assert words(values["ExecStart"]) == [f"{self.plan.ollama.archive.directory}/bin/ollama", "serve"]
         assert words(values["ExecStartPost"])[1:4] == [role.READY, "http://127.0.0.1:8000", QUANTIZED]
@@ -223,6 +255,90 @@ class TestTheUnit:
         assert variables == {"OLLAMA_HOST": "127.0.0.1:8000", **service.environment}
         assert (values["User"], values["Restart"], values["ProtectSystem"]) == ("bringup", "always", "strict")
         assert "ReadWritePaths" not in values
+
+    def test_lets_the_pauses_between_restarts_grow_where_systemd_can(self) -> None:
+        old, new = (replace(self.plan, systemd=number) for number in (252, 254))
+        assert "RestartSteps=" not in unit_of(old)
+        assert "RestartSteps=" in unit_of(new)
+
+    @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+    @pytest.mark.parametrize("accelerator", ["cuda", "cpu"])
+    def test_leaves_an_exposure_of_2_5_at_most(self, accelerator: str, tmp_path: Path) -> None:
+        file = tmp_path / "ollama-small.service"
+        file.write_text(unit_of(replace(self.plan, accelerator=accelerator)))
+        assert exposure(file) <= 2.5
+
+
+class TestTheSettingsOfAServer:
+    def variables(self, **server: Any) -> Mapping[str, str]:
+        (service,) = planned(small(ollama=server)).services
+        return service.environment
+
+    def test_become_ollamas_variables(self) -> None:
+        found = self.variables(
+            keep_alive="30m",
+            parallel=4,
+            max_loaded=2,
+            queue=64,
+            load_timeout="1h",
+            spread=True,
+            kv_cache_type="f16",
+            flash_attention=False,
+            origins=["https://chat.example.org", "http://10.0.0.5:*"],
+        )
+        assert {
+            "OLLAMA_KEEP_ALIVE": "30m",
+            "OLLAMA_NUM_PARALLEL": "4",
+            "OLLAMA_MAX_LOADED_MODELS": "2",
+            "OLLAMA_MAX_QUEUE": "64",
+            "OLLAMA_LOAD_TIMEOUT": "1h",
+            "OLLAMA_SCHED_SPREAD": "1",
+            "OLLAMA_KV_CACHE_TYPE": "f16",
+            "OLLAMA_FLASH_ATTENTION": "0",
+            "OLLAMA_ORIGINS": "https://chat.example.org,http://10.0.0.5:*",
+        }.items() <= found.items()
+
+    def test_left_out_leave_ollamas_own_defaults_and_keep_questions_on_the_host(self) -> None:
+        assert {name for name in self.variables() if name.startswith("OLLAMA_")} == {
+            "OLLAMA_CONTEXT_LENGTH",
+            "OLLAMA_KEEP_ALIVE",
+            "OLLAMA_LOAD_TIMEOUT",
+            "OLLAMA_MAX_LOADED_MODELS",
+            "OLLAMA_MODELS",
+            "OLLAMA_NOPRUNE",
+            "OLLAMA_NO_CLOUD",
+        }
+
+    def test_of_a_quantised_cache_switch_flash_attention_on(self) -> None:
+        assert self.variables(kv_cache_type="q8_0")["OLLAMA_FLASH_ATTENTION"] == "1"
+        (sentence,) = refusals(small(ollama={"kv_cache_type": "q8_0", "flash_attention": False}))
+        assert sentence.startswith("serve.small.ollama.kv_cache_type: q8_0 needs flash attention")
+
+    @pytest.mark.parametrize(
+        "server",
+        [
+            {"keep_alive": "5"},
+            {"keep_alive": "5m; id"},
+            {"origins": ["https://a.example, https://b.example"]},
+            {"origins": ["https://a.example/$HOME"]},
+            {"kv_cache_type": "fp8"},
+            {"parallel": 0},
+        ],
+    )
+    def test_are_typed(self, server: dict[str, Any]) -> None:
+        (sentence,) = refusals(small(ollama=server))
+        assert sentence.startswith(f"serve.small.ollama.{next(iter(server))}")
+
+    def test_that_are_misspelled_are_refused_with_the_right_name(self) -> None:
+        assert refusals(small(ollama={"keepalive": "5m"})) == [
+            "serve.small.ollama.keepalive: there is no such setting. Did you mean `keep_alive`?"
+        ]
+
+    def test_are_refused_for_vllm(self) -> None:
+        model = "Qwen/Qwen2.5-0.5B-Instruct"
+        assert refusals({"serve": {"chat": {"model": model, "ollama": {"parallel": 2}}}}) == [
+            "serve.chat.ollama: is for Ollama, and the engine is vllm. Leave it out."
+        ]
 
 
 class TestADeploy:

@@ -10,10 +10,10 @@ import pytest
 import testinfra.host
 
 from ops.files import File
-from ops.render import render
 from plan.archives import Archive
 from plan.host import OLLAMA_STORE, HostPlan, ServicePlan
-from plan.probe import Probe, ollama_name
+from plan.probe import Probe
+from plan.probe_ollama import whole_name
 from roles.ollama import deploy as role
 from tests.verify.api import Api
 from tests.verify.evidence import Evidence
@@ -33,15 +33,15 @@ def test_the_planned_version_is_installed_and_no_other(archive: Archive, probe: 
     assert probe.ollama.versions == {archive.version}
 
 
-def test_unit_file_is_as_planned(ollama_service: ServicePlan, archive: Archive, probe: Probe) -> None:
+def test_unit_file_is_as_planned(ollama_service: ServicePlan, plan: HostPlan, probe: Probe) -> None:
     path = f"/etc/systemd/system/{ollama_service.unit}"
-    wrong = difference(File(path, role.unit_text(archive, ollama_service)), probe.paths.get(path))
+    wrong = difference(File(path, role.unit_text(plan, ollama_service)), probe.paths.get(path))
     assert not wrong, wrong
 
 
 def test_programs_are_ours(ollama_service: ServicePlan, probe: Probe) -> None:
-    for path, template in ((role.MODELS, "ollama_models.sh"), (role.READY, "wait_until_ready.sh")):
-        wrong = difference(File(path, render(f"ollama/{template}"), mode="755"), probe.paths.get(path))
+    for program in role.programs():
+        wrong = difference(program, probe.paths.get(program.path))
         assert not wrong, f"{ollama_service.unit}: {wrong}"
 
 
@@ -86,8 +86,8 @@ def test_ollama_list_shows_the_model(
     listed = host.run(
         f"OLLAMA_HOST={serving.inner_url} HOME=/nonexistent {archive.directory}/bin/ollama list"
     ).stdout
-    names = {ollama_name(line.split()[0]) for line in listed.splitlines()[1:] if line.strip()}
-    assert ollama_name(serving.model.model) in names, f"`ollama list` of {serving.unit} shows {sorted(names)}"
+    names = {whole_name(line.split()[0]) for line in listed.splitlines()[1:] if line.strip()}
+    assert whole_name(serving.model.model) in names, f"`ollama list` of {serving.unit} shows {sorted(names)}"
 
 
 def test_service_answers_a_chat(

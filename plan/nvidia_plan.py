@@ -1,0 +1,118 @@
+"""The driver part of a host's plan, as data: frozen, printable, JSON."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+# Where what this tool knows of the driver lies on a host.
+DIRECTORY = "/etc/bringup/driver"
+# Lies in /run, so that the boot that it waits for removes it.
+WAITING = "/run/bringup/reboot-pending"
+
+Action = Literal["none", "keep", "install", "remove"]
+Start = Literal["", "load", "reload", "reboot"]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """NVIDIA's package repository for this system; the key's hash is a file's sha256 or a fingerprint."""
+
+    base: str
+    folder: str
+    key: str
+    key_hash: str
+
+    @property
+    def url(self) -> str:
+        """Where its packages are."""
+        return f"{self.base}/{self.folder}"
+
+
+@dataclass(frozen=True)
+class DriverWork:
+    """What differs on the host from the plan.
+
+    Attributes:
+        install: packages that are missing, of another release, or half installed.
+        build: installed kernels that lack the module of that release.
+        hold: packages that nothing keeps as they are.
+        start: what puts the driver to work: load its module, load it anew (the services stop), reboot.
+        because: why, in words for the operator.
+    """
+
+    install: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
+    hold: tuple[str, ...] = ()
+    start: Start = ""
+    because: str = ""
+
+    @property
+    def needed(self) -> bool:
+        """Whether packages or modules are to be changed."""
+        return bool(self.install or self.build or self.hold)
+
+
+@dataclass(frozen=True)
+class DriverPlan:
+    """The driver that a host will have.
+
+    Attributes:
+        action: "none" (no GPU), "keep" (what is there), "install" (also what an earlier run installed, which
+            is maintained), "remove".
+        version: release that is there, such as 580.95.05; None before an installation.
+        packages: what shall be installed, all of one release; `optional` where the source has them; `exact`
+            too of that release; `beside` with versions of their own.
+        held: patterns of the packages that no upgrade but this tool's may change.
+        kernels: what the module is built for; the last is what the boot loader starts next.
+        headers: packages to build against.
+        units: services beside the module.
+        reboot: whether the host may be rebooted for it.
+    """
+
+    action: Action
+    version: str | None = None
+    branch: int | None = None
+    modules: str | None = None
+    source: str = "nvidia"
+    manager: str = "apt"
+    packages: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    stream: str | None = None
+    repository: Repository | None = None
+    held: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    persistence: bool = True
+    reboot: bool = False
+    work: DriverWork = field(default_factory=DriverWork)
+
+    @property
+    def summary(self) -> str:
+        """The driver in a few words."""
+        if self.action == "none":
+            return "none needed"
+        if self.action == "remove":
+            return "none (state: absent)"
+        if self.action == "keep" or not self.work.install:
+            return f"{self.version} (kept)"
+        return f"branch {self.branch}, {self.modules} modules"
+
+    @property
+    def maintained(self) -> bool:
+        """Whether this tool keeps the driver as planned; else it only looks."""
+        return self.action == "install"
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing but a reboot is missing, and that is not allowed."""
+        return self.work.start == "reboot" and not self.reboot and not self.work.needed
+
+    @property
+    def waiting_sentence(self) -> str:
+        """What the operator reads of a host that waits for a reboot."""
+        return (
+            f"driver: {self.version or f'branch {self.branch}'} is installed and starts with the next boot "
+            f"({self.work.because}). Reboot the host, or set driver.reboot to allowed, and run again."
+        )

@@ -1,0 +1,44 @@
+"""The variables of one service by Ollama, from its settings and its decision."""
+
+from collections.abc import Mapping
+
+from plan.answer import Decision
+from plan.ollama_settings import QUANTISED_CACHES
+from plan.sections import OllamaServer
+
+
+def variables(name: str, server: OllamaServer, decision: Decision, store: str) -> dict[str, str]:
+    """What `ollama serve` of this service finds in its environment; OLLAMA_HOST is the unit's.
+
+    Source: Ollama's envconfig/config.go and its FAQ.
+    """
+    return {
+        # its key pair, which it makes at its first start
+        "HOME": f"/var/cache/bringup/ollama-{name}",
+        "OLLAMA_MODELS": store,
+        "OLLAMA_KEEP_ALIVE": server.keep_alive,
+        "OLLAMA_MAX_LOADED_MODELS": str(server.max_loaded),
+        "OLLAMA_LOAD_TIMEOUT": server.load_timeout,
+        # a start would delete what another server of the host is just pulling
+        "OLLAMA_NOPRUNE": "1",
+        # its library has models that run at ollama.com: questions stay on this host
+        "OLLAMA_NO_CLOUD": "1",
+        **_chosen(server),
+        **decision.environment,
+    }
+
+
+def _chosen(server: OllamaServer) -> Mapping[str, str]:
+    """What is left to Ollama unless the settings say otherwise."""
+    flash = server.flash_attention
+    if server.kv_cache_type in QUANTISED_CACHES:
+        flash = True
+    values = {
+        "OLLAMA_NUM_PARALLEL": server.parallel,
+        "OLLAMA_MAX_QUEUE": server.queue,
+        "OLLAMA_SCHED_SPREAD": 1 if server.spread else None,
+        "OLLAMA_KV_CACHE_TYPE": server.kv_cache_type,
+        "OLLAMA_FLASH_ATTENTION": None if flash is None else int(flash),
+        "OLLAMA_ORIGINS": ",".join(server.origins) or None,
+    }
+    return {name: str(value) for name, value in values.items() if value is not None}

@@ -1,0 +1,76 @@
+"""What is of Ollama on a host, from the probe's block of that name."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class InstalledOllama:
+    """Ollama on a host: whole versions, and the models of its store.
+
+    Attributes:
+        models: names as `whole_name` gives them, of models whose every file is there, by size.
+        named: every name that has a manifest -> the name that Ollama's commands take, as it was pulled.
+        damaged: files of the store with another size than a manifest says; Ollama takes them as they are.
+        unused: files of the store that no manifest names: what a cut pull left, or a removed model.
+    """
+
+    versions: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
+    named: Mapping[str, str] = field(default_factory=dict)
+    damaged: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
+
+
+def whole_name(name: str) -> str:
+    """A model's whole name as Ollama understands it: registry/namespace/model/tag, in small letters.
+
+    Source: Ollama's types/model/name.go; registry.ollama.ai is called ollama.com in newer stores.
+    """
+    path, _, tag = name.lower().partition(":")
+    parts = path.split("/")
+    registry, namespace, model = ["registry.ollama.ai", "library"][: 3 - len(parts)] + parts
+    registry = "registry.ollama.ai" if registry == "ollama.com" else registry
+    return "/".join((registry, namespace, model, tag or "latest"))
+
+
+def parse(lines: Iterable[str]) -> InstalledOllama:
+    """The block's lines: `version NAME`, `blob BYTES NAME`, `manifest PATH JSON`."""
+    versions, named, manifests, sizes = set(), {}, {}, {}
+    for line in lines:
+        kind, _, value = line.partition(" ")
+        if kind == "version":
+            versions.add(value)
+        elif kind == "blob":
+            size, _, name = value.partition(" ")
+            sizes[name] = int(size)
+        elif kind == "manifest":
+            path, _, text = value.partition(" ")
+            model, _, tag = path.rpartition("/")
+            name = whole_name(f"{model}:{tag}")
+            named[name] = f"{model}:{tag}"
+            manifests[name] = dict(_layers(text))
+    wanted = {blob: size for layers in manifests.values() for blob, size in layers.items()}
+    return InstalledOllama(
+        versions=frozenset(versions),
+        models=frozenset(
+            name for name, layers in manifests.items() if layers and layers.items() <= sizes.items()
+        ),
+        named=named,
+        damaged=frozenset(blob for blob, size in wanted.items() if sizes.get(blob, size) != size),
+        unused=frozenset(sizes.keys() - wanted.keys()),
+    )
+
+
+def _layers(text: str) -> Iterator[tuple[str, int]]:
+    """The files that a manifest names: name in the store, bytes. One that cannot be read names none."""
+    try:
+        manifest: Any = json.loads(text)
+    except ValueError:
+        return
+    if isinstance(manifest, dict):
+        for layer in (manifest.get("config"), *(manifest.get("layers") or ())):
+            if isinstance(layer, dict) and layer.get("digest"):
+                yield str(layer["digest"]).replace(":", "-"), int(layer.get("size", -1))

@@ -1,0 +1,51 @@
+"""What the driver and the kernel say of the health of the GPUs, as sentences."""
+
+import dataclasses
+from pathlib import Path
+
+from plan import gpu_health
+from plan.probe import PciDevice, parse
+from plan.probe_driver import InstalledDriver
+from tests import probes
+
+BARE = parse(probes.answer(probes.BARE))
+SMI = (Path(__file__).parent / "captures" / "tesla-t4-v11.xml").read_text()
+ONE = dataclasses.replace(BARE, smi=SMI, pci=(PciDevice("0000:00:04.0", "0x1eb8", "0x030200"),))
+FALLEN = "NVRM: Xid (PCI:0000:3b:00): 79, pid=1187, name=python, GPU has fallen off the bus."
+
+
+def said(**changes: object) -> list[str]:
+    return list(gpu_health.warnings(dataclasses.replace(ONE, **changes)))  # type: ignore[arg-type]
+
+
+def test_of_a_healthy_gpu_nothing_is_said() -> None:
+    assert said() == []
+
+
+def test_an_xid_since_boot_is_named_with_what_helps() -> None:
+    assert said(nvidia=InstalledDriver({}, log=(FALLEN, FALLEN))) == [
+        "The kernel logged Xid 79 since boot, 2 times: the GPU has fallen off the bus: reboot; if it stays, "
+        "check seat, power and cooling."
+    ]
+    (unknown,) = said(nvidia=InstalledDriver({}, log=("NVRM: Xid (PCI:0000:3b:00): 999, pid=1",)))
+    assert "Xid 999 since boot: see NVIDIA's list" in unknown
+
+
+def test_a_gpu_on_the_bus_that_the_driver_does_not_show_is_missed() -> None:
+    two = (*ONE.pci, PciDevice("0000:00:05.0", "0x1eb8", "0x030200"))
+    (_, missed) = said(pci=two, nvidia=InstalledDriver({}, log=(FALLEN,)))
+    assert missed.startswith("nvidia-smi shows 1 of the 2 GPUs on the PCI bus (the kernel says: NVRM: Xid ")
+
+
+def test_memory_that_waits_for_a_reset_is_told() -> None:
+    rows = "<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows></gpu>"
+    (sentence,) = said(smi=SMI.replace("</gpu>", rows))
+    assert sentence.endswith("faulty memory waits to be taken out of use. Reboot the host when it suits.")
+
+
+def test_persistence_is_what_every_gpu_says() -> None:
+    assert gpu_health.persistence(BARE) is None
+    off = SMI.replace("<persistence_mode>Enabled", "<persistence_mode>Disabled")
+    on = off.replace("<persistence_mode>Disabled", "<persistence_mode>Enabled")
+    assert gpu_health.persistence(dataclasses.replace(ONE, smi=off)) is False
+    assert gpu_health.persistence(dataclasses.replace(ONE, smi=on)) is True
