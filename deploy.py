@@ -5,11 +5,13 @@ pyinfra inventories/prod.py deploy.py
 
 from pyinfra import host
 
+from ops import report
 from ops.planning import plan_for
 from roles import conda, gateway, models, ollama, torch, vllm
 from roles import host as ground
 from roles.host.facts import Probe
 
+report.begin(host)
 probe = host.get_fact(Probe)
 plan, secrets = plan_for(host, probe)  # no plan: this host is refused, in one sentence; the others go on
 

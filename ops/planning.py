@@ -8,6 +8,7 @@ from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.context import state
 
+from ops import report
 from ops.model_facts import facts_for
 from plan import secrets, settings, show
 from plan.decide import plan_host
@@ -53,14 +54,16 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]
             refuse(
                 host, [f"plan: a defect ({type(error).__name__}: {error}). Run with --debug and report it."]
             )
-    if plan:
+    if plan and probe:
         _plans[host.name] = plan
+        report.planned(host.name, plan, probe)
     _show_when_complete()
     return plan, found
 
 
 def refuse(host: Host, sentences: list[str]) -> None:
     """Fails this host alone. `state.fail_hosts` would ask on a terminal, or stop the fleet."""
+    report.refused(host.name, sentences)
     for sentence in sentences:
         logger.error(click.style(f"refused: {host.name}: {sentence}", fg="red"))
     state.failed_hosts.add(_self(host))

@@ -27,14 +27,14 @@ def plans(all_plans: list[HostPlan], width: int = 110) -> str:
 
 
 def _likeness(plan: HostPlan) -> str:
-    return repr([list(_rows(plan)), plan.warnings])
+    return repr([list(rows(plan)), plan.warnings])
 
 
 def _table(group: list[HostPlan]) -> Table:
     table = Table(title=_hosts([plan.host for plan in group]), title_justify="left", title_style="bold")
     for column in ("part", "planned", "because"):
         table.add_column(column, overflow="fold", no_wrap=column == "part")
-    for row in _rows(group[0]):
+    for row in rows(group[0]):
         table.add_row(*row)
     return table
 
@@ -45,7 +45,7 @@ def _hosts(names: list[str]) -> str:
     return f"Plan for {shown}{more}"
 
 
-def _rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
+def rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
     because = {reason.subject: reason.because for reason in plan.why}
     yield "host", f"{plan.os}; {plan.hardware}", "probed"
     no_gpu = "" if plan.accelerator == "cuda" or plan.driver.action == "remove" else "no GPU"

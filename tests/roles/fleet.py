@@ -151,7 +151,7 @@ def deploy(
                 "deploy.py",
             ],
             cwd=REPOSITORY,
-            env=os.environ | {"COLUMNS": "200"} | environment,
+            env=os.environ | {"COLUMNS": "200", "BRINGUP_RUNS": folder} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

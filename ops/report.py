@@ -1,0 +1,168 @@
+"""What a deploy did, kept while it runs and written when it ends, however it ends."""
+
+import atexit
+import logging
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import click
+from pyinfra import logger
+from pyinfra.api.host import Host
+from pyinfra.api.state import BaseStateCallback, State
+
+from ops import report_files
+from ops.version import version
+from plan.host import HostPlan
+from plan.probe import Probe
+from plan.report import HostReport, Report, Step, described, sentences
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_PREFIX = re.compile(r"^\s*\[(?P<host>[^\]]+)\]\s*(?P<text>.*)", re.DOTALL)
+
+
+@dataclass
+class _Kept:
+    """What is known of one host so far."""
+
+    plan: HostPlan | None = None
+    probe: Probe | None = None
+    refusals: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+class _Run(BaseStateCallback):
+    """One run of pyinfra. Its state calls this at every operation of every host."""
+
+    def __init__(self, state: State, inventory: str) -> None:
+        self.state, self.inventory = state, inventory
+        self.began, self.started = time.monotonic(), datetime.now().astimezone()
+        self.hosts: dict[str, _Kept] = {}
+        self.times: dict[tuple[str, str], list[float]] = {}
+
+    def kept(self, name: str) -> _Kept:
+        return self.hosts.setdefault(name, _Kept())
+
+    def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:  # type: ignore[override]
+        self.times[host.name, op_hash] = [time.monotonic()]
+
+    def operation_host_success(  # type: ignore[override]
+        self, state: State, host: Host, op_hash: str, retry_count: int = 0
+    ) -> None:
+        self.times[host.name, op_hash].append(time.monotonic())
+
+    def operation_host_error(  # type: ignore[override]
+        self, state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        self.times[host.name, op_hash].append(time.monotonic())
+
+    def write(self) -> None:
+        """At the end of the process; a run that only showed what it would do leaves nothing."""
+        if not self.state.is_executing:
+            return
+        try:
+            page = report_files.write(self.report())
+        except OSError as error:
+            click.echo(f"The report could not be written: {error}.", err=True)
+        else:
+            click.echo(f"Report: {page}", err=True)
+
+    def report(self) -> Report:
+        part = self.state.activated_hosts | self.state.failed_hosts
+        hosts = [host for host in self.state.inventory if host in part]
+        return Report(
+            kind="deploy",
+            version=version(),
+            started=self.started.isoformat(timespec="seconds"),
+            seconds=time.monotonic() - self.began,
+            inventory=self.inventory,
+            hosts=tuple(self._host(host) for host in hosts),
+            exit_code=1 if self.state.failed_hosts else 0,
+        )
+
+    def _host(self, host: Host) -> HostReport:
+        kept = self.kept(host.name)
+        steps = tuple(self._steps(host))
+        outcome, messages = self._outcome(host, kept, steps)
+        return HostReport(
+            name=host.name,
+            outcome=outcome,
+            problems=sentences(messages),
+            steps=steps,
+            **described(kept.plan, kept.probe),
+        )
+
+    def _outcome(self, host: Host, kept: _Kept, steps: Iterable[Step]) -> tuple[str, list[str]]:
+        if kept.refusals:
+            return "refused", kept.refusals
+        if host not in self.state.failed_hosts:
+            changed = any(step.outcome == "changed" for step in steps)
+            return "changed" if changed else "unchanged", []
+        if kept.probe is None and not kept.errors:
+            fix = f"Try `pyinfra {self.inventory} --limit {host.name} exec -- true`."
+            return "unreachable", [f"could not be reached, or its answer broke off. {fix}"]
+        return "failed", kept.errors or [
+            "an operation failed. Its output is in the run's log; run again to go on from there."
+        ]
+
+    def _steps(self, host: Host) -> Iterable[Step]:
+        for op_hash in self.state.get_op_order():
+            times = self.times.get((host.name, op_hash))
+            if not times or op_hash not in self.state.ops[host]:
+                continue
+            meta = self.state.get_op_data_for_host(host, op_hash).operation_meta
+            begun, ended = times[0], times[-1] if len(times) > 1 else time.monotonic()
+            yield Step(
+                name=" / ".join(sorted(self.state.get_op_meta(op_hash).names)),
+                start_seconds=round(begun - self.began, 3),
+                seconds=round(ended - begun, 3),
+                outcome=_outcome_of(meta),
+            )
+
+
+def _outcome_of(meta: Any) -> Any:
+    if not meta.is_complete() or not meta.did_succeed():
+        return "failed"
+    return "changed" if meta.did_change() else "unchanged"
+
+
+class _Errors(logging.Handler):
+    """Errors that were told of a host, without their colours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = _PREFIX.match(_COLOURS.sub("", record.getMessage()))
+        if not found or not _run or found["host"] not in {host.name for host in _run.state.inventory}:
+            return
+        # pyinfra's own word for "this operation failed" says less than ours
+        if not re.match(r"Error: executed \d+ commands", found["text"]):
+            _run.kept(found["host"]).errors.append(found["text"])
+
+
+_run: _Run | None = None
+
+
+def begin(host: Host) -> None:
+    """Called for every host before anything is asked of it; the first call begins the report."""
+    global _run
+    if _run is None:
+        context = click.get_current_context(silent=True)
+        inventory = str(context.params.get("inventory", "")) if context else ""
+        _run = _Run(host.state, inventory)
+        host.state.add_callback_handler(_run)
+        logger.addHandler(_Errors(logging.ERROR))
+        atexit.register(_run.write)
+
+
+def planned(name: str, plan: HostPlan, probe: Probe) -> None:
+    """A host has its plan."""
+    if _run:
+        _run.kept(name).plan, _run.kept(name).probe = plan, probe
+
+
+def refused(name: str, why: Iterable[str]) -> None:
+    """A host has none, and these sentences say why."""
+    if _run:
+        _run.kept(name).refusals += why

@@ -1,0 +1,131 @@
+"""What every deploy leaves behind on the operator's machine."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ops import report_files
+from plan.report import HostReport, Problem, Report, from_json
+from tests import probes
+from tests.roles.fleet import Answer, FakeHost, Run, deploy
+
+BARE = probes.answer(probes.BARE)
+ONE = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}}
+KEY = "a-key-that-nobody-may-see-0123"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(runs: Path) -> Run:
+    lan = {"access": {"listen": "10.44.0.0/24", "api_key_env": "BRINGUP_TEST_KEY"}}
+    broken = [
+        Answer(r"SubState bringup-conda", "failed"),
+        Answer(r"^journalctl .*bringup-conda", "no source has the conda installer"),
+    ]
+    return deploy(
+        FakeHost("good", BARE, ONE | lan),
+        FakeHost("broken", BARE, ONE, broken),
+        FakeHost("refused", probes.answer(probes.CONTAINER), ONE),
+        FakeHost("cut", BARE.removesuffix("@@end\n"), ONE),
+        BRINGUP_RUNS=str(runs),
+        BRINGUP_TEST_KEY=KEY,
+    )
+
+
+@pytest.fixture(scope="module")
+def hosts(run: Run, runs: Path) -> dict[str, HostReport]:
+    read = from_json((runs / "latest" / "report.json").read_text())
+    return {host.name.removeprefix("@fake/"): host for host in read.hosts}
+
+
+def test_the_run_ends_by_naming_its_report(run: Run, runs: Path) -> None:
+    page = re.findall(r"^Report: (.+)$", run.output, re.MULTILINE)
+    assert len(page) == 1 and Path(page[0]).is_file()
+    assert (runs / "latest").resolve() == Path(page[0]).parent.resolve()
+
+
+def test_every_host_has_its_outcome(hosts: dict[str, HostReport]) -> None:
+    outcomes = {name: host.outcome for name, host in hosts.items()}
+    assert outcomes == {"good": "changed", "broken": "failed", "refused": "refused", "cut": "failed"}
+
+
+def test_a_refusal_stands_there_as_it_was_told(hosts: dict[str, HostReport]) -> None:
+    assert "systemd does not run here" in hosts["refused"].problems[0].sentence
+
+
+def test_a_failure_has_its_last_words(hosts: dict[str, HostReport]) -> None:
+    (problem,) = hosts["broken"].problems
+    assert problem.sentence.startswith("installing conda: failed after")
+    assert "no source has the conda installer" in problem.detail
+    assert [step.name for step in hosts["broken"].steps if step.outcome == "failed"] == ["Install conda"]
+
+
+def test_a_plan_stands_there_with_its_reasons(hosts: dict[str, HostReport]) -> None:
+    vllm = next(row for row in hosts["good"].plan if row.part == "vllm")
+    assert vllm.planned and "release" in vllm.because
+
+
+def test_what_was_done_has_its_times(hosts: dict[str, HostReport]) -> None:
+    steps = {step.name: step for step in hosts["good"].eventful}
+    assert {"Install vLLM", "Serve the model", "Write down what this host now is"} <= set(steps)
+    assert 0 <= steps["Install vLLM"].start_seconds <= steps["Serve the model"].start_seconds
+
+
+def test_the_key_is_in_no_report(run: Run, runs: Path) -> None:
+    for path in (runs / "latest").iterdir():
+        assert KEY not in path.read_text()
+
+
+def test_a_dry_run_leaves_none(tmp_path: Path) -> None:
+    deploy(FakeHost("good", BARE, ONE), options=("--dry",), BRINGUP_RUNS=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_that_cannot_be_written_harms_neither_the_run_nor_its_json(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file, not a folder")
+    run = deploy(FakeHost("good", BARE, ONE), options=("-y", "--json"), BRINGUP_RUNS=str(tmp_path / "runs"))
+    told, _ = json.JSONDecoder().raw_decode(run.output[run.output.index("\n{") + 1 :])
+    assert told["results"]["operations"]
+    assert run.code == 0
+    assert "The report could not be written" in run.output
+
+
+class TestThePage:
+    @pytest.fixture
+    def page(self, run: Run, runs: Path) -> str:
+        return (runs / "latest" / "report.html").read_text()
+
+    def test_fetches_nothing(self, page: str) -> None:
+        assert not re.search(r"<(link|img|iframe|script[^>]* src)|@import|url\(", page)
+
+    def test_speaks_both_languages(self, page: str) -> None:
+        assert "What was done" in page and "执行过程" in page
+
+    def test_quotes_what_hosts_say(self) -> None:
+        problem = Problem("</div><script>alert(1)</script>", "<b>")
+        made = Report(
+            "verify", "1", "2026-11-22T00:00:00+00:00", 1.0, "<i>", (HostReport("a", "failed", (problem,)),)
+        )
+        text = report_files.html(made)
+        assert "<script>alert" not in text and "&lt;script&gt;alert" in text and "<i>" not in text
+
+    def test_two_runs_of_one_second_have_a_folder_each(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(report_files.VARIABLE, str(tmp_path))
+        made = Report("verify", "1", "2026-11-22T00:00:00+00:00", 1.0, "x", ())
+        assert report_files.write(made) != report_files.write(made)
+
+
+def test_every_operation_has_its_name_in_chinese() -> None:
+    roles = Path(__file__).parents[2] / "roles"
+    texts = [path.read_text() for path in roles.rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r'[( ]name="([A-Z][^"]*)"', text)}
+    assert named
+    assert named - set(report_files._words()) == set()
