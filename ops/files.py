@@ -54,7 +54,7 @@ def meant(host_name: str) -> Mapping[str, File]:
 
 @operation()
 def write(
-    files: Iterable[File], seen: Mapping[str, Path], check: str | None = None
+    files: Iterable[File], seen: Mapping[str, Path], check: str | None = None, keep: str | None = None
 ) -> Generator[StringCommand, None, None]:
     """Puts the files that differ in place, each by a rename, all in one command.
 
@@ -65,6 +65,7 @@ def write(
         seen: what the probe saw.
         check: a shell command that must succeed before any of them takes its place; until then they lie
             beside, with `.new` behind their names.
+        keep: a directory that gets what they replace.
     """
     wanted = list(files)
     _meant.setdefault(host.name, {}).update((file.path, file) for file in wanted)
@@ -77,12 +78,18 @@ def write(
         for number, file in enumerate(changed)
         for user, group in [file.owner.split(":")]
     ]
+    kept = [
+        f"if [ -f {path} ]; then install -D -m 600 -- {path} {shlex.quote(f'{keep}/{name}')}; fi"
+        for file in changed
+        for path, name in [(shlex.quote(file.path), file.path.rpartition("/")[2])]
+        if keep
+    ]
     move = [f"mv -fT -- {shlex.quote(file.path + '.new')} {shlex.quote(file.path)}" for file in changed]
     if check:
         news = " ".join(shlex.quote(file.path + ".new") for file in changed)
-        steps = [*lay, f"{{ {check} || {{ rm -f -- {news}; exit 1; }}; }}", *move]
+        steps = [*lay, f"{{ {check} || {{ rm -f -- {news}; exit 1; }}; }}", *kept, *move]
     else:
-        steps = [step for pair in zip(lay, move, strict=True) for step in pair]
+        steps = [*kept, *(step for pair in zip(lay, move, strict=True) for step in pair)]
     # the scratch directory is root's alone: a secret is never readable on its way
     scratch = 'umask 077; new=$(mktemp -d) && trap \'rm -rf "$new"\' EXIT && cd "$new"'
     steps = [scratch, "base64 -d | tar -x", "umask 022", *steps]

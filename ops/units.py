@@ -12,7 +12,8 @@ from pyinfra.api.state import State
 from pyinfra.context import host
 
 from ops.remote import Remote, privileges
-from ops.waiting import journal, say, wait
+from ops.waiting import say, wait
+from plan import failures
 from plan.probe import Unit
 
 # RestartSteps and RestartMaxDelaySec; an older systemd complains of them.
@@ -21,11 +22,21 @@ BACKOFF_FROM_SYSTEMD = 254
 
 @dataclass(frozen=True)
 class Service:
-    """A service unit that shall run. `timeout_seconds` bounds the wait until it is active."""
+    """A service unit that shall run.
+
+    Attributes:
+        unit: its name.
+        label: what it is, for the operator's eyes.
+        timeout_seconds: bounds the wait until it is active.
+        setting: the settings that it follows from, such as `serve.chat`.
+        previous: where its unit file was kept when this run replaced it.
+    """
 
     unit: str
     label: str
     timeout_seconds: int
+    setting: str = "serve.*"
+    previous: str | None = None
 
 
 @operation()
@@ -38,7 +49,8 @@ def serving(
 ) -> Generator[PyinfraCommand, None, None]:
     """Makes a service enabled and active; restarts it if asked, or if an operation in `because` changed.
 
-    A change in `reload_because` alone is reloaded: what is under way goes on.
+    A change in `reload_because` alone is reloaded: what is under way goes on. When what served before this
+    run does not serve after it, and `service.previous` is kept, that is put back; the run fails all the same.
     A unit that is starting is not disturbed but joined: a run that was cut does not cost a second start.
     """
     unit = seen.get(service.unit)
@@ -57,25 +69,33 @@ def serving(
         f"systemctl daemon-reload && systemctl reset-failed {service.unit} 2>/dev/null; "
         f"systemctl --quiet enable {service.unit} && systemctl --no-block {verb} {service.unit}"
     )
-    yield FunctionCommand(_join, (service, privileges()), {})
+    replaced = changed and unit is not None and unit.active == "active"
+    yield FunctionCommand(_join, (service, privileges(), replaced), {})
 
 
 @operation()
-def gone(unit: str, path: str, seen: Mapping[str, Unit]) -> Generator[str, None, None]:
-    """Stops, disables and removes a unit that is there."""
+def gone(unit: str, paths: Iterable[str], seen: Mapping[str, Unit]) -> Generator[str, None, None]:
+    """Stops, disables and removes a unit that is there, with its file and all else that is its own."""
     if unit not in seen:
         host.noop(f"{unit} is gone")
         return
     yield (
-        f"systemctl --quiet disable --now {unit}; rm -f -- {path} && systemctl daemon-reload; "
+        f"systemctl --quiet disable --now {unit}; rm -rf -- {' '.join(paths)} && systemctl daemon-reload; "
         f"systemctl reset-failed {unit} 2>/dev/null; true"
     )
 
 
-def _join(state: State, host: Host, service: Service, given: dict[str, Any]) -> bool:
+def _join(state: State, host: Host, service: Service, given: dict[str, Any], replaced: bool) -> bool:
     """Waits until the unit is active or cannot become it. False fails this host alone."""
     remote = Remote(host, given)
+    if _becomes_active(remote, service):
+        return True
+    if replaced and service.previous:
+        _put_back(remote, service, service.previous)
+    return False
 
+
+def _becomes_active(remote: Remote, service: Service) -> bool:
     def judge(text: str, waited: float) -> bool | None:
         active, restarts, job = text.split()
         if active == "active":
@@ -92,36 +112,34 @@ def _join(state: State, host: Host, service: Service, given: dict[str, Any]) -> 
     return wait(remote, service.label, look, judge)
 
 
-# What the newest error in a journal means, and the setting to change.
-EXPLANATIONS = (
-    ("out of memory", "It ran out of memory: lower serve.*.max_model_len or gpu_memory_utilization."),
-    ("No available memory for the cache blocks", "No memory is left for the KV cache: lower max_model_len."),
-    ("address already in use", "Another program holds the port: set serve.*.port."),
-    (
-        "are not supported for now",
-        "This vLLM does not know the model's architecture: set serve.*.vllm to a newer one.",
-    ),
-    (
-        "driver version is insufficient",
-        "The NVIDIA driver is older than torch's CUDA: see `python -m plan explain`.",
-    ),
-    ("answered with nothing", "The model may be damaged: remove its directory below /srv/models, run again."),
-    ("does not answer a chat completion", "Memory may be short, or the model damaged: lower max_model_len."),
-    ("libnuma.so.1", "libnuma1 is missing on the host."),
-)
+def _put_back(remote: Remote, service: Service, previous: str) -> None:
+    """What served before serves again; if its Python packages are still those that it ran on."""
+    unit = f"/etc/systemd/system/{service.unit}"
+    pins = "grep -h ^X-Bringup-Pins="
+    script = (
+        f'if [ "$({pins} {previous})" = "$({pins} {unit})" ]; then install -m 644 {previous} {unit} && '
+        f"systemctl daemon-reload && systemctl reset-failed {service.unit} 2>/dev/null; "
+        f"systemctl --no-block restart {service.unit} && echo restored; fi"
+    )
+    if "restored" not in remote.run(script).text:
+        say(remote, service.label, "its Python packages have changed, so the old one is not put back.")
+        return
+    say(remote, service.label, "the old one is put back: its settings, its model.")
+    _becomes_active(remote, service)
 
 
 def _explain(remote: Remote, service: Service, waited: float) -> bool:
-    """Logs the newest error of the unit's journal and what to do about it."""
-    text = remote.run(journal(service.unit, 400)).text
+    """Logs the newest errors of the unit's journal, what they mean and what to do about it."""
+    newest = f"journalctl --quiet --no-pager --output=cat --lines=600 --since=-{waited + 5:.0f}s"
+    text = remote.run(f"{newest} --unit={service.unit}").text
     lines = text.splitlines()
     errors = [line for line in lines if "error" in line.lower()] or lines
-    hints = [hint for sign, hint in EXPLANATIONS if sign.lower() in text.lower()]
     words = "\n".join(f"    {line}" for line in [*errors[-6:], f"More: journalctl -u {service.unit}"])
+    hint = failures.explain(text, service.setting) or ""
     say(
         remote,
         service.label,
-        f"does not serve after {waited:.0f} s. {' '.join(hints[:1])}\n{words}",
+        f"does not serve after {waited:.0f} s. {hint}\n{words}",
         logger.error,
     )
     return False

@@ -37,7 +37,7 @@ TEST = "/usr/sbin/nginx -t -q -c"
 
 def clear(plan: HostPlan, probe: Probe) -> None:
     """Takes the front away from a host that has nothing to guard any more; the package stays."""
-    units.gone(unit=UNIT, path=UNIT_FILE, seen=_unwanted(plan, probe), name="Remove the front")
+    units.gone(unit=UNIT, paths=[UNIT_FILE], seen=_unwanted(plan, probe), name="Remove the front")
     files.absent(paths=plan.removed_gateway, seen=plan.removed_gateway, name="Remove the front's files")
     remove_user(exists=bool(plan.removed_gateway) and probe.gateway.user, name="Remove the front's user")
 

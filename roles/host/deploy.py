@@ -13,11 +13,15 @@ from plan.probe import Probe
 
 
 def clear(plan: HostPlan, probe: Probe) -> None:
-    """Stops and removes services that are no longer wanted, before anything that they stand on goes."""
+    """Stops and removes services that are no longer wanted, with their caches, before what they stand on."""
     for unit in host.loop(plan.removed_services):
         units.gone(
             unit=unit,
-            path=f"/etc/systemd/system/{unit}",
+            paths=(
+                f"/etc/systemd/system/{unit}",
+                f"/etc/bringup/previous/{unit}",
+                f"/var/cache/bringup/{unit.removesuffix('.service')}",
+            ),
             seen=probe.units,
             name="Remove services no longer wanted",
         )

@@ -9,9 +9,11 @@ from pyinfra.context import host
 from ops import environment as packages
 from ops import files, task, units
 from ops.render import render
-from plan.host import BYTECODE, EnvironmentPlan, HostPlan, ServicePlan
+from plan.host import BYTECODE, USER, EnvironmentPlan, HostPlan, ServicePlan
 from plan.probe import Probe
 
+# What a changed unit replaces, until the changed one serves.
+PREVIOUS = "/etc/bringup/previous"
 READY = "/opt/bringup/bin/wait-until-ready"
 
 
@@ -43,17 +45,44 @@ def serve(plan: HostPlan, probe: Probe, installed: OperationMeta | None) -> None
                 files.File(f"/etc/systemd/system/{service.unit}", unit_text(plan, plan.environment, service))
             ],
             seen=probe.paths,
+            check=_flags_check(plan.environment, service) if service.unit in probe.units else None,
+            keep=PREVIOUS,
             name="Write the vLLM unit",
         )
         units.serving(
             service=units.Service(
-                service.unit, f"service {service.name}", service.start_timeout_seconds + 60
+                service.unit,
+                f"service {service.name}",
+                service.start_timeout_seconds + 60,
+                setting=f"serve.{service.name}",
+                previous=f"{PREVIOUS}/{service.unit}",
             ),
             seen=probe.units,
             because=[unit, *reasons],
             restart=not service.model.there(probe),
             name="Serve the model",
         )
+
+
+def _flags_check(environment: EnvironmentPlan, service: ServicePlan) -> str:
+    """A command that fails when this vLLM does not have one of the flags, by its own help.
+
+    A service that runs is not given a unit that cannot start; asking for the help takes seconds, so it is
+    asked once for each installation.
+    """
+    known = f"{environment.directory}/vllm-flags-{environment.digest}.txt"
+    ask = f"{environment.prefix}/bin/vllm serve --help"
+    user = f"setpriv --reuid {USER} --regid {USER} --init-groups"
+    user += f" env -i HOME=/nonexistent PYTHONPYCACHEPREFIX={BYTECODE}"
+    flags = " ".join(word for word in _words(service.flags) if word.startswith("--"))
+    return (
+        f"{{ if [ ! -s {known} ]; then {{ {user} {ask}=all || {user} {ask}; }} 2>/dev/null | "
+        f"grep -o -e '--[a-z0-9][a-z0-9-]*' | sort -u >{known}.new; mv -f {known}.new {known}; fi; "
+        # an answer without a word is none
+        f"if [ -s {known} ]; then ( for flag in {flags}; do grep -qx -e $flag {known} || {{ "
+        f'echo "this vLLM takes no $flag: correct serve.{service.name}.flags" >&2; exit 1; }}; '
+        "done ); fi; }"
+    )
 
 
 def unit_text(plan: HostPlan, environment: EnvironmentPlan, service: ServicePlan) -> str:

@@ -86,7 +86,8 @@ class Run:
 # The first pattern that is found names the round trip; its group says what it is about.
 KINDS = (
     (r"@@%s", "probe"),
-    (r"^journalctl .*?(\S+\.service)", "journal"),
+    (r"^journalctl .*?([a-z0-9-]+\.service)", "journal"),
+    (r"echo restored", "put back"),
     (r"systemd-run .*--unit=bringup-([a-z0-9.-]+)\.service", "start"),
     (r"state=\$\(systemctl show -P SubState bringup-([a-z0-9.-]+)\.service", "join"),
     (r"sort >/etc/bringup/state.new", "stamp"),
@@ -97,9 +98,9 @@ KINDS = (
     (r"openssl req ", "certificate"),
     (r"^cat \S+certificate", "fingerprint"),
     (r"systemctl reload (\S+)", "reload"),
+    (r"systemctl --quiet disable --now (\S+);", "disable"),
     (r"conda env remove .*--prefix (\S+)", "remove"),
     (r"rm -rf -- (\S+)", "remove"),
-    (r"systemctl --quiet disable --now (\S+);", "disable"),
     (r"systemctl --no-block (restart|start) ", "service"),
     (r"ActiveState", "look"),
 )

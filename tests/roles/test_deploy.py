@@ -214,6 +214,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
     ]
     return deploy(
         FakeHost("flag", there, flag),
+        FakeHost("put-back", there, flag, [Answer("echo restored", "restored"), *no_memory]),
         FakeHost("key", changed(there, r"^\w{64}(  /etc/bringup/gateway)", "1" * 64 + r"\1"), lan),
         FakeHost("readable", changed(there, r"^640 (.*nginx.conf)$", r"644 \1"), lan),
         FakeHost("ends-soon", with_block(there, "gateway", *gateway_lines(there), "ends_soon"), lan),
@@ -285,8 +286,24 @@ class TestDrift:
         assert drift.code == 1
 
     def test_a_service_that_does_not_serve_fails_its_host_with_what_to_change(self, drift: Run) -> None:
-        assert "service chat: does not serve after 0 s. It ran out of memory: lower" in drift.output
+        words = "The GPU ran out of memory: lower serve.chat.max_model_len or"
+        assert f"service chat: does not serve after 0 s. {words}" in drift.output
         assert "More: journalctl -u vllm-chat.service" in drift.output
+
+    def test_a_changed_service_that_does_not_serve_is_put_back_and_fails_all_the_same(
+        self, drift: Run
+    ) -> None:
+        assert drift.kinds("put-back")[1:] == [
+            f"write {UNIT}",
+            *RESTART,
+            *("journal vllm-chat.service", "put back", "look", "journal vllm-chat.service"),
+        ]
+        assert "the old one is put back: its settings, its model." in drift.output
+
+    def test_a_running_service_gets_no_unit_with_a_flag_that_its_vllm_lacks(self, drift: Run) -> None:
+        (trip,) = [trip for trip in drift.execs["flag"] if UNIT in trip.files()]
+        assert "for flag in --enforce-eager" in trip.command
+        assert trip.command.index("grep -qx -e $flag") < trip.command.index("mv -fT")
 
 
 def test_wrong_settings_of_one_host_do_not_stop_the_others(tmp_path: Path) -> None:

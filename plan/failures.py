@@ -1,0 +1,37 @@
+"""What the journal of a service that does not serve means, and the setting to change."""
+
+import functools
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One row of the table: a sign in the journal, what it means, a line as printed, and where."""
+
+    sign: str
+    says: str
+    example: str
+    source: str
+
+
+@functools.cache
+def known() -> tuple[Failure, ...]:
+    """All rows, special ones before general ones."""
+    rows = tomllib.loads(Path(__file__).with_name("failures.toml").read_text())["failure"]
+    return tuple(Failure(**row) for row in rows)
+
+
+def explain(journal: str, setting: str) -> str | None:
+    """The sentence for the first sign that a journal has; None when none is known.
+
+    Args:
+        journal: the newest lines of the service.
+        setting: the service's own settings, such as `serve.chat`.
+    """
+    for failure in known():
+        if re.search(failure.sign, journal, flags=re.IGNORECASE):
+            return failure.says.format(serve=setting)
+    return None

@@ -1,0 +1,311 @@
+"""Services at night: two on one host behind its front, and what befalls them; in order, on one host.
+
+The real vLLM serves. `active` shall mean that the model answers, whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from plan.gateway import routes
+from plan.probe_gateway import fingerprint
+from tests.e2e.deploys import HOSTS, Run, deploy, on, until
+from tests.lab.layout import Lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.usefixtures("fleet")]
+
+HOST = HOSTS[0]
+LAB = Lab.from_environment()
+ADDRESS = f"{LAB.prefix}.11"
+CHAT, SECOND = 8000, 8001
+TINY = {"flags": {"kv-cache-memory-bytes": 64 * 1024**2}, "max_model_len": 2048}
+# vLLM on two shared cores: a start takes about 40 s when nothing else runs
+START_SECONDS = 400
+
+
+def change(
+    *options: str, second: bool = True, chat: dict[str, object] | None = None, **access: object
+) -> Run:
+    """A run for the one host, with TLS, and a second service with the same model unless it shall go."""
+    model = json.loads((LAB.hubs / "sources.json").read_text())["model"]
+    serve: dict[str, object] = {
+        "second": {"model": model, "served_name": "second", **TINY} | ({} if second else {"state": "absent"})
+    }
+    if chat:
+        serve["chat"] = chat
+    data = [f"serve={json.dumps(serve)}", f"access={json.dumps({'tls': 'on'} | access)}"]
+    return deploy(*options, "--limit", HOST, *(word for one in data for word in ("--data", one)))
+
+
+def well(run: Run) -> Run:
+    assert run.code == 0, run.errors[-4000:]
+    return run
+
+
+@pytest.fixture(scope="module")
+def both(bare_hosts: None) -> Iterator[Run]:
+    """The run after which two services are there; the host is left with one, without TLS."""
+    yield well(change("--json"))
+    well(deploy("--limit", HOST, "--data", 'serve={"second": {"state": "absent"}}'))
+
+
+def key() -> str:
+    return LAB.api_key.read_text().strip()
+
+
+def certificate() -> str:
+    return ssl.get_server_certificate((ADDRESS, CHAT))
+
+
+def client(port: int = CHAT, given: str | None = None) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {key() if given is None else given}"}
+    trust = ssl.create_default_context(cadata=certificate())
+    return httpx.Client(
+        base_url=f"https://{ADDRESS}:{port}", headers=headers, verify=trust, trust_env=False, timeout=120
+    )
+
+
+def answer(port: int = CHAT) -> str:
+    """What the model of a port says; raises when it does not."""
+    with client(port) as http:
+        model = http.get("/v1/models").raise_for_status().json()["data"][0]["id"]
+        question = {"model": model, "max_tokens": 4, "messages": [{"role": "user", "content": "你好"}]}
+        reply = http.post("/v1/chat/completions", json=question).raise_for_status().json()
+        return str(reply["choices"][0]["message"]["content"])
+
+
+def answers(port: int = CHAT) -> bool:
+    try:
+        return bool(answer(port).strip())
+    except (httpx.HTTPError, OSError):
+        return False
+
+
+def state(service: str) -> str:
+    return on(HOST, f"systemctl show -P ActiveState vllm-{service}.service")
+
+
+def main_process(service: str) -> str:
+    return on(HOST, f"systemctl show -P MainPID vllm-{service}.service")
+
+
+# Writes a line for each time at which a unit says "active" for five seconds on end while its model does not
+# answer: so long does a server take at most to find that its engine is gone.
+WATCH = """
+set -u; unit=$1; port=$2; model=$3; since=
+body='{"model":"'$model'","max_tokens":1,"prompt":"a"}'
+while sleep 0.5; do
+    if [ "$(systemctl show -P ActiveState $unit)" != active ] ||
+        curl --silent --fail --max-time 20 --output /dev/null --header 'Content-Type: application/json' \\
+            --data "$body" http://127.0.0.1:$port/v1/completions; then since=; continue; fi
+    now=$(date +%s); since=${since:-$now}
+    [ $((now - since)) -lt 5 ] || echo "$unit was active and did not answer at $(date +%T)" >>/run/lies
+done
+"""
+
+
+def watch(service: str, port: int, model: str) -> None:
+    """Leaves the watcher on the host, until its next boot."""
+    script = json.dumps(WATCH)
+    on(
+        HOST,
+        f"printf %b {script} >/run/watch; rm -f /run/lies; "
+        f"systemd-run --quiet --unit=watch-{service} sh /run/watch vllm-{service}.service {port} {model}",
+    )
+
+
+def lies() -> str:
+    return on(HOST, "cat /run/lies 2>/dev/null")
+
+
+def test_two_services_of_one_host_answer_each_on_its_port(both: Run) -> None:
+    assert answer(CHAT).strip() and answer(SECOND).strip()
+    with client(SECOND) as http:
+        assert [one["id"] for one in http.get("/v1/models").json()["data"]] == ["second"]
+
+
+def test_the_fingerprint_that_the_deploy_showed_is_that_of_the_certificate(both: Run) -> None:
+    assert fingerprint(certificate()) in both.errors
+
+
+def test_nothing_but_the_front_can_be_reached_from_outside(both: Run) -> None:
+    open_to_others = on(HOST, "ss -Hltn | awk '{print $4}' | grep -v -e '^127\\.' -e '^\\[::1\\]' -e ':22$'")
+    assert set(open_to_others.split()) == {f"{ADDRESS}:{CHAT}", f"{ADDRESS}:{SECOND}"}
+    assert on(HOST, "systemctl is-enabled nginx.service") == "disabled"
+
+
+def test_who_has_no_key_is_refused_on_every_route_that_the_server_has(both: Run) -> None:
+    served = json.loads(on(HOST, "curl --silent http://127.0.0.1:18000/openapi.json"))["paths"]
+    listed = {route.path for route in routes("vllm")}
+    assert {"/tokenize", "/metrics", "/health", "/load"} <= set(served)
+    with client(given="") as nobody, client(given="x" * 32) as wrong, client() as known:
+        for path, methods in served.items():
+            method = next(iter(methods)).upper()
+            refused = 401 if path in listed else 404
+            assert nobody.request(method, path).status_code == refused, path
+            assert wrong.request(method, path).status_code == refused, path
+            assert path in listed or known.request(method, path).status_code == 404, path
+
+
+def test_a_hundred_megabytes_and_slow_senders_are_refused_and_the_service_lives(both: Run) -> None:
+    slow = [_slow() for _ in range(50)]
+    with client() as http:
+        reply = http.post("/v1/chat/completions", content=b"x" * 100_000_000)
+        assert reply.status_code == 413
+    assert answer().strip()
+    until("the end of slow senders", lambda: all(_closed(one) for one in slow), timeout_seconds=60)
+    assert answer().strip()
+
+
+def _slow() -> ssl.SSLSocket:
+    """A connection that begins a request and never ends it."""
+    context = ssl.create_default_context(cadata=certificate())
+    opened = context.wrap_socket(socket.create_connection((ADDRESS, CHAT)), server_hostname=ADDRESS)
+    opened.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    opened.settimeout(0.05)
+    return opened
+
+
+def _closed(connection: ssl.SSLSocket) -> bool:
+    """Whether the other side has hung up; drips a little further where it has not."""
+    try:
+        connection.sendall(b"x")
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_the_key_is_not_in_what_the_deploy_says_however_much_it_says(both: Run) -> None:
+    run = well(change("-vvv", requests_per_second=99))
+    assert "systemctl reload bringup-gateway" in run.output + run.errors
+    assert key() not in run.output + run.errors
+
+
+async def _stream(http: httpx.AsyncClient, model: str, number: int) -> str:
+    """ "whole", or why not; a stream that ends early without an error is neither."""
+    question = {"model": model, "max_tokens": 48, "stream": True, "prompt": f"{number}", "ignore_eos": True}
+    try:
+        async with http.stream("POST", "/v1/completions", json=question) as reply:
+            if reply.status_code != 200:
+                body = json.loads(await reply.aread())
+                return f"refused: {body['error']['message']}"
+            last = ""
+            async for line in reply.aiter_lines():
+                last = line or last
+    except httpx.HTTPError as error:
+        return f"broken: {type(error).__name__}"
+    return (
+        "whole" if last == "data: [DONE]" else "broken: said so" if '"error"' in last else f"cut: {last[:80]}"
+    )
+
+
+async def _two_hundred(disturb: list[str]) -> list[str]:
+    """200 streams at once; `disturb` runs when they are under way."""
+    trust = ssl.create_default_context(cadata=certificate())
+    limits = httpx.Limits(max_connections=None)
+    headers = {"Authorization": f"Bearer {key()}"}
+    async with httpx.AsyncClient(
+        base_url=f"https://{ADDRESS}:{SECOND}",
+        headers=headers,
+        verify=trust,
+        trust_env=False,
+        timeout=300,
+        limits=limits,
+    ) as http:
+        streams = [asyncio.create_task(_stream(http, "second", number)) for number in range(200)]
+        await asyncio.sleep(1)
+        done = await asyncio.to_thread(on, HOST, "; ".join(disturb))
+        assert done == "disturbed"
+        return list(await asyncio.gather(*streams))
+
+
+def test_two_hundred_streams_outlive_a_reload_of_the_front(both: Run) -> None:
+    found = asyncio.run(_two_hundred(["systemctl reload bringup-gateway", "echo disturbed"]))
+    assert set(found) == {"whole"}
+
+
+def test_streams_are_finished_or_end_in_an_error_when_their_service_restarts(both: Run) -> None:
+    found = asyncio.run(_two_hundred(["systemctl --no-block restart vllm-second", "echo disturbed"]))
+    assert not [one for one in found if one.startswith("cut")], found
+    assert "whole" in found
+    with client(SECOND) as http:
+        starting = http.get("/v1/models")
+    assert starting.status_code in (200, 503)
+    until("the second service", lambda: answers(SECOND), START_SECONDS)
+
+
+def test_a_killed_server_and_a_killed_engine_serve_again_without_a_hand(both: Run) -> None:
+    model = json.loads((LAB.hubs / "sources.json").read_text())["model"]
+    watch("chat", 18000, model)
+    watch("second", 18001, "second")
+    server = main_process("chat")
+    engine = on(HOST, f"pgrep -P {main_process('second')} -f 'VLLM::EngineCore|EngineCore' | head -n 1")
+    on(HOST, f"kill -9 {server} {engine}")
+    until("the end of the server", lambda: main_process("chat") != server)
+    until("the end of the engine's server", lambda: state("second") != "active", 120)
+    until("both again", lambda: answers(CHAT) and answers(SECOND), START_SECONDS)
+    until(
+        "both to be active", lambda: (state("chat"), state("second")) == ("active", "active"), START_SECONDS
+    )
+    assert lies() == ""
+
+
+def test_a_service_that_shall_be_absent_goes_with_its_cache_and_the_other_is_not_touched(both: Run) -> None:
+    before = main_process("chat")
+    well(change("--json", second=False))
+    left = on(
+        HOST,
+        "ls -d /etc/systemd/system/vllm-second* /etc/bringup/previous/vllm-second* "
+        "/var/cache/bringup/vllm-second 2>/dev/null; ss -Hltn | grep -c -e :18001 -e :8001",
+    )
+    assert left == "0"
+    assert main_process("chat") == before
+
+
+def test_damaged_weights_are_never_active_and_whole_ones_serve_after_a_reboot(both: Run) -> None:
+    on(
+        HOST,
+        "cd /srv/models/*/*/*/ && cp -p model.safetensors /srv/whole && "
+        "size=$(stat -c %s model.safetensors) && "
+        # the header stays: a truncated or shapeless file would be refused when it is read
+        "dd if=/dev/zero of=model.safetensors bs=4096 seek=4 count=$((size / 4096 - 4)) conv=notrunc",
+    )
+    boot = on(HOST, "cat /proc/sys/kernel/random/boot_id")
+    on(HOST, "systemctl reboot")
+    until("the reboot", lambda: on(HOST, "cat /proc/sys/kernel/random/boot_id") not in ("", boot))
+    said = "journalctl --boot --quiet --unit=vllm-chat.service | grep -c 'answered with nothing'"
+    until("a look at the damage", lambda: on(HOST, said) not in ("", "0"), START_SECONDS)
+    assert state("chat") != "active"
+    assert not answers()
+    on(HOST, "cp -p /srv/whole /srv/models/*/*/*/model.safetensors && rm /srv/whole")
+    until("the whole model", lambda: state("chat") == "active" and answers(), START_SECONDS)
+
+
+def test_a_flag_that_this_vllm_lacks_is_refused_while_the_service_runs_on(both: Run) -> None:
+    before = main_process("chat")
+    run = change(second=False, chat={"flags": {"no-such-flag": 1}})
+    assert run.code == 1
+    assert "this vLLM takes no --no-such-flag: correct serve.chat.flags" in run.output + run.errors
+    assert (main_process("chat"), answers()) == (before, True)
+
+
+def test_what_does_not_serve_is_put_back(both: Run) -> None:
+    unit = "cat /etc/systemd/system/vllm-chat.service"
+    before = on(HOST, unit)
+    # more sequences than tokens in a step: vLLM refuses that when it starts
+    run = change(second=False, chat={"flags": {"max-num-batched-tokens": 1, "max-num-seqs": 2}})
+    said = run.output + run.errors
+    assert run.code == 1
+    assert re.search(r"service chat: does not serve after \d+ s", said), said[-3000:]
+    assert "the old one is put back" in said
+    assert (on(HOST, unit), state("chat"), answers()) == (before, "active", True)
