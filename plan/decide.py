@@ -21,6 +21,7 @@ from plan.host import (
 from plan.model_facts import Facts
 from plan.ollama_host import plan_ollama
 from plan.probe import Probe, canonical_name
+from plan.seats import Seats
 from plan.sections import Service, Settings
 from plan.services import plan_services
 from plan.wishes import wish_for
@@ -58,11 +59,15 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
     manager = package_manager(probe)
     machine = _machine(settings, probe)
     present = {name: service for name, service in settings.serve.items() if service.state == "present"}
-    decisions = {
-        name: _decide(name, service, settings, machine, facts, probe) for name, service in present.items()
-    }
+    seats = Seats(machine, present, _uuids(probe))
+    decided: dict[str, Decision] = {}
+    for name in seats.order:
+        seat = seats.offer(name)
+        decided[name] = _decide(name, present[name], settings, seat.machine, facts, probe)
+        seats.take(name, seat, decided[name])
+    decisions = {name: decided[name] for name in present}
     stack = _stack(settings, present, decisions, machine, probe)
-    services = tuple(plan_services(settings, present, decisions, probe))
+    services = tuple(plan_services(settings, present, decisions, seats, probe))
     environment = _environment(settings, stack, probe, manager) if _wanted(settings, present) else None
     ollama = plan_ollama(settings, services, probe)
     plan = HostPlan(
@@ -155,6 +160,13 @@ def _gpus(probe: Probe) -> Iterator[Gpu]:
             yield gpus.lookup(device.device_id)
         except gpus.UnknownGpuError as error:
             raise PlanError([f"GPU {device.address}: {error}"]) from None
+
+
+def _uuids(probe: Probe) -> tuple[str, ...]:
+    """What the driver calls each GPU, in the order of `_gpus`; empty when it does not say so of all."""
+    report = _smi(probe)
+    names = [gpu.uuid for gpu in report.gpus] if report and len(report.gpus) >= len(probe.gpus) else []
+    return tuple(name for name in names if name) if all(names) else ()
 
 
 def _described(gpu: smi.SmiGpu) -> Gpu:

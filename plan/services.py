@@ -10,6 +10,7 @@ from plan.answer import Decision
 from plan.errors import PlanError
 from plan.host import BYTECODE, OLLAMA_STORE, ModelPlan, ServicePlan, TagPlan
 from plan.probe import Probe
+from plan.seats import Seats
 from plan.sections import Service, Settings
 
 FIRST_PORT = 8000
@@ -22,7 +23,11 @@ START_SECONDS, START_SECONDS_PER_GIB = 600, 12
 
 
 def plan_services(
-    settings: Settings, services: Mapping[str, Service], decisions: Mapping[str, Decision], probe: Probe
+    settings: Settings,
+    services: Mapping[str, Service],
+    decisions: Mapping[str, Decision],
+    seats: Seats,
+    probe: Probe,
 ) -> Iterator[ServicePlan]:
     """The plan of every service that shall be there, in order of names.
 
@@ -48,9 +53,12 @@ def plan_services(
             address=address,
             port=ports[name],
             flags=_flags(decision, service),
-            environment=ollama_service.variables(name, service.ollama, decision, OLLAMA_STORE)
-            if ollama
-            else _variables(name, decision),
+            environment=(
+                ollama_service.variables(name, service.ollama, decision, OLLAMA_STORE)
+                if ollama
+                else _variables(name, decision)
+            )
+            | seats.variables(name),
             start_timeout_seconds=START_SECONDS + int(weights_gib * START_SECONDS_PER_GIB),
             inner_address="127.0.0.1" if fronted else address,
             inner_port=inner_port if fronted else ports[name],

@@ -193,7 +193,8 @@ class TestServices:
         assert planned(held, ONE).services[0].port == 8000
 
     def test_with_pins_that_disagree_are_refused_both_named(self) -> None:
-        both = {"a": {"model": SMALL, "vllm": "0.19.1"}, "b": {"model": SMALL, "vllm": "0.11.0"}}
+        half = {"model": SMALL, "gpu_memory_utilization": 0.4}
+        both = {"a": half | {"vllm": "0.19.1"}, "b": half | {"vllm": "0.11.0"}}
         (sentence,) = refusals(H100, {"serve": both})
         assert sentence.startswith("serve.b: needs vLLM 0.11.0 with torch ")
         assert ", serve.a vLLM 0.19.1 with torch " in sentence
