@@ -20,6 +20,10 @@ from pyinfra.context import host
 from ops.remote import Remote, privileges
 from ops.waiting import journal, say, wait
 
+# A line of a task's output that begins so is shown to the operator when the task has ended well.
+WARNING = "warning: "
+MOST_LINES = 200
+
 
 @dataclass(frozen=True)
 class Task:
@@ -109,15 +113,19 @@ def _join(state: State, host: Host, task: Task, given: dict[str, Any]) -> bool:
     remote = Remote(host, given)
 
     def judge(text: str, waited: float) -> bool | None:
-        ended = text.partition("\n")[0]
+        ended, _, words = text.partition("\n")
         if ended == "exited":
+            for line in words.splitlines():
+                if line.startswith(WARNING):
+                    say(remote, task.label, line, logger.warning)
             return True
         return _failed(remote, task, waited) if ended in ("dead", "failed") else None
 
-    # a task that ended well is cleared away in the same trip
+    # a task that ended well says its warnings and is cleared away in the same trip
     look = (
-        f"state=$(systemctl show -P SubState {task.unit}); echo $state; {journal(task.unit, 1)}; "
-        f"[ $state != exited ] || systemctl stop {task.unit}"
+        f"state=$(systemctl show -P SubState {task.unit}); echo $state; "
+        f"if [ $state = exited ]; then {journal(task.unit, MOST_LINES)} | grep '^{WARNING}'; "
+        f"systemctl stop {task.unit}; else {journal(task.unit, 1)}; fi"
     )
     return wait(remote, task.label, look, judge, news=lambda text: text.partition("\n")[2])
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from plan import apt, gpu_health, gpus, model_facts, nvidia, packages, resolve, smi, sources
+from plan import apt, figures, floors, gpu_health, gpus, model_facts, nvidia, packages, resolve, smi, sources
 from plan import gateway as front
 from plan.answer import Decision, Machine, Refusal
 from plan.errors import PlanError
@@ -16,6 +16,7 @@ from plan.host import (
     OllamaPlan,
     ServicePlan,
     TagPlan,
+    environment_directory,
     environment_prefix,
 )
 from plan.model_facts import Facts
@@ -95,6 +96,7 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         systemd=probe.systemd or 0,
         gateway=plan_gateway(settings, _exposed(services), probe),
         removed_gateway=tuple(_removed_gateway(services, probe)),
+        gpu_floors=tuple(floors.floor_of(gpu) for gpu in machine.gpus),
     )
     problems = [*_conflicts(plan, probe), *_room(plan, stack, decisions, probe)]
     if plan.driver.waits:
@@ -346,6 +348,7 @@ def _warnings(settings: Settings, decisions: Iterable[Decision], probe: Probe) -
             if not (own_wheels and decision.vllm_index and decision.vllm_index in warning):
                 yield warning
     yield from gpu_health.warnings(probe)
+    yield from figures.warnings(probe.checks, environment_directory(settings.environment.name))
     planned = {f"{service.engine}-{name}.service" for name, service in settings.serve.items()}
     for unit in sorted(probe.units):
         if unit.startswith(("vllm-", "ollama-")) and unit not in planned:

@@ -9,6 +9,7 @@ from typing import Any
 
 from plan.answer import Reason
 from plan.archives import Archive
+from plan.floors import Floor
 from plan.gateway import GatewayPlan
 from plan.nvidia_plan import DriverPlan
 from plan.packages import Tool
@@ -28,6 +29,11 @@ BYTECODE = "/var/cache/bringup/pycache"
 def environment_prefix(name: str) -> str:
     """Where conda keeps the environment of that name."""
     return f"{CONDA_PREFIX}/envs/{name}"
+
+
+def environment_directory(name: str) -> str:
+    """Where what the environment of that name shall hold is written down on the host."""
+    return f"/etc/bringup/environments/{name}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class EnvironmentPlan:
     @property
     def directory(self) -> str:
         """Where what the environment shall hold is written down on the host."""
-        return f"/etc/bringup/environments/{self.name}"
+        return environment_directory(self.name)
 
     @property
     def project_file(self) -> str:
@@ -219,6 +225,7 @@ class HostPlan:
     """What one host will get. It holds no secret.
 
     `model_facts`: the text of the file that keeps what was read of models that are in no table.
+    `gpu_floors`: what each GPU should reach, in the order of the PCI bus; None where no figure is known.
     """
 
     host: str
@@ -243,6 +250,7 @@ class HostPlan:
     gateway: GatewayPlan | None = None
     removed_gateway: tuple[str, ...] = ()
     systemd: int = 0
+    gpu_floors: tuple[Floor | None, ...] = ()
 
     def to_json(self) -> str:
         """The plan as JSON text, ordered, for reports and for comparison."""

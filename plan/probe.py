@@ -136,6 +136,7 @@ class Probe:
     models: Mapping[str, InstalledModel]
     ollama: InstalledOllama = field(default_factory=InstalledOllama)
     model_facts: str = ""
+    checks: Mapping[str, str] = field(default_factory=dict)
     gateway: InstalledGateway = field(default_factory=InstalledGateway)
     nvidia: InstalledDriver = probe_driver.NOTHING
     stamp_time: str = ""
@@ -216,6 +217,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         models=_models(blocks["models"]),
         ollama=probe_ollama.parse(blocks.get("ollama", [])),
         model_facts="\n".join(blocks.get("model_facts", [])),
+        checks=dict(line.split(maxsplit=1) for line in blocks.get("checks", []) if " " in line.strip()),
         gateway=probe_gateway.parse(blocks),
         nvidia=probe_driver.parse(blocks),
         stamp_time="".join(blocks.get("stamp", [])),

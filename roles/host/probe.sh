@@ -140,6 +140,10 @@ for prefix in /opt/bringup/conda /opt/bringup/conda/envs/*; do
     for record in "$prefix"/conda-meta/*.json; do echo "conda ${record##*/}"; done
     for record in "$prefix"/lib/python3*/site-packages/*.dist-info; do echo "dist ${record##*/}"; done
 done
+block checks
+for result in /etc/bringup/environments/*/torch-*.json; do
+    if [ -f "$result" ]; then printf '%s ' "$result"; tr -d '\n' <"$result"; echo; fi
+done
 block models
 find /srv/models -mindepth 3 -maxdepth 4 -name .bringup.json 2>/dev/null | while read -r manifest; do
     directory=${manifest%/*}

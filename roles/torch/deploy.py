@@ -1,10 +1,14 @@
 """torch with transformers and accelerate, exactly as planned, and proof that it computes here."""
 
+import json
 import shlex
+from dataclasses import asdict
 
 from ops import environment as packages
 from ops import files, task
 from ops.render import render
+from plan import figures
+from plan.floors import Floor
 from plan.host import BYTECODE, USER, EnvironmentPlan, HostPlan
 from plan.probe import Probe
 
@@ -12,7 +16,7 @@ CHECK = "/opt/bringup/bin/check-torch"
 
 
 def install(plan: HostPlan, probe: Probe) -> None:
-    """Installs the planned wheels; multiplies matrices with them once per installation."""
+    """Installs the planned wheels; computes with them once per installation, driver and set of GPUs."""
     environment = plan.environment
     if environment is None or "torch" not in environment.pins:
         return
@@ -27,16 +31,32 @@ def install(plan: HostPlan, probe: Probe) -> None:
         name="Write the torch check",
     )
     task.run(
-        task=_check(environment, plan.accelerator),
-        needed=environment.checked_file not in probe.paths or not packages.exact(environment, probe),
-        name="Multiply matrices with torch",
+        task=_check(plan, environment),
+        needed=_unproved(plan, environment, probe) or not packages.exact(environment, probe),
+        name="Prove that torch computes",
     )
 
 
-def _check(environment: EnvironmentPlan, accelerator: str) -> task.Task:
+def arguments(plan: HostPlan, environment: EnvironmentPlan) -> list[str]:
+    """What the check is given: torch's version, the accelerator, what each GPU should reach."""
+    floors = [floor and asdict(floor) for floor in _floors(plan)]
+    return [environment.pins["torch"]["torch"], plan.accelerator, json.dumps(floors)]
+
+
+def _floors(plan: HostPlan) -> tuple[Floor | None, ...]:
+    """An entry per GPU that torch shall compute on."""
+    return plan.gpu_floors if plan.accelerator == "cuda" else ()
+
+
+def _unproved(plan: HostPlan, environment: EnvironmentPlan, probe: Probe) -> bool:
+    """Whether there is no check of these pins, or one of another driver or of other GPUs."""
+    found = figures.parse(probe.checks.get(environment.checked_file, ""))
+    return found is None or found.outdated(probe.driver, len(_floors(plan)))
+
+
+def _check(plan: HostPlan, environment: EnvironmentPlan) -> task.Task:
     """The result's name holds the pins: other pins are checked again, the same ones are not."""
-    torch = environment.pins["torch"]["torch"]
-    command = shlex.join([f"{environment.prefix}/bin/python", CHECK, torch, accelerator])
+    command = shlex.join([f"{environment.prefix}/bin/python", CHECK, *arguments(plan, environment)])
     result = environment.checked_file
     script = f"""
 figures=$(setpriv --reuid {USER} --regid {USER} --init-groups {command})
@@ -47,7 +67,7 @@ mv -f {result}.new {result}
 """
     return task.Task(
         "check-torch",
-        "multiplying matrices",
+        "proving that torch computes",
         script,
         {"HOME": "/var/lib/bringup", "PYTHONPYCACHEPREFIX": BYTECODE},
     )

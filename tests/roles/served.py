@@ -7,6 +7,7 @@ models, running units) is made from the plan.
 import hashlib
 import json
 import re
+from typing import Any
 
 from plan import gateway, stamp
 from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan, ModelPlan
@@ -43,6 +44,7 @@ def served(bare: str, execs: list[Exec], plan: HostPlan) -> str:
             )
         ],
         "gateway": _gateway(plan),
+        "checks": [f"{plan.environment.checked_file} {figures(plan, driver(bare))}"],
     }
     text = bare
     for name, lines in blocks.items():
@@ -68,6 +70,21 @@ def _written(execs: list[Exec]) -> tuple[list[str], list[str]]:
         for path, text in trip.files().items():
             hashes.append(f"{hashlib.sha256(text.encode()).hexdigest()}  {path}")
     return paths, hashes
+
+
+def driver(text: str) -> str | None:
+    """The driver whose module is loaded on the host."""
+    return parse(text).driver
+
+
+def figures(plan: HostPlan, driver: str | None, **changed: Any) -> str:
+    """What the torch check leaves behind on this host."""
+    devices = [
+        {"device": f"cuda:{index}", "name": "NVIDIA H100 80GB HBM3", "dtype": "bfloat16", "tflops": 700.0}
+        for index, _ in enumerate(plan.gpu_floors)
+    ]
+    cpu = {"device": "cpu", "name": "CPU", "dtype": "float32", "tflops": 0.1}
+    return json.dumps({"driver": driver, "devices": devices or [cpu], "warnings": []} | changed)
 
 
 def _front_packages(plan: HostPlan) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from plan.gateway import UNIT
 from plan.host import CONDA_PREFIX, HostPlan
 from plan.probe import MANIFEST
 from roles.gateway.deploy import CONFIGURATION
-from roles.torch.deploy import CHECK
+from roles.torch.deploy import CHECK, arguments
 
 SCRIPT = Path(__file__).with_name("evidence.sh")
 # The packages whose import is tried, by distribution; others are known by their records alone.
@@ -170,8 +170,8 @@ def _calls(plan: HostPlan) -> Iterator[list[str]]:
         pins = {name for part in plan.environment.pins.values() for name in part}
         modules = [module for name, module in MODULES.items() if name in pins]
         yield ["environment", CONDA_PREFIX, plan.environment.prefix, plan.environment.lock_file, *modules]
-        if version := plan.environment.pins.get("torch", {}).get("torch"):
-            yield ["torch", plan.environment.prefix, CHECK, version, plan.accelerator]
+        if "torch" in plan.environment.pins:
+            yield ["torch", plan.environment.prefix, CHECK, *arguments(plan, plan.environment)]
     for model in plan.models:
         yield ["model", model.directory]
     for service in plan.services:

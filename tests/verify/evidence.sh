@@ -46,8 +46,9 @@ for name in sys.argv[1:]:
 ' "$@" 2>/dev/null
 }
 
-torch() { # PREFIX PROGRAM VERSION ACCELERATOR
-    block torch; in_clean_environment timeout 300 "$1/bin/python" "$2" "$3" "$4" 2>&1; echo "exit $?"
+torch() { # PREFIX PROGRAM ARGUMENT...
+    prefix=$1; shift
+    block torch; in_clean_environment timeout 600 "$prefix/bin/python" "$@" 2>&1; echo "exit $?"
 }
 
 model() { # DIRECTORY

@@ -9,7 +9,7 @@ from packaging.version import Version
 
 from ops.files import File
 from ops.render import render
-from plan import smi
+from plan.figures import parse as figures_of
 from plan.host import HostPlan
 from plan.probe import InstalledEnvironment, Probe
 from roles.torch.deploy import CHECK
@@ -64,7 +64,28 @@ def test_torch_computed_on_every_gpu(
     torch: str, plan: HostPlan, probe: Probe, figures: dict[str, Any], tell: Callable[[str], None]
 ) -> None:
     devices = [device["device"] for device in figures["devices"]]
-    gpus = len(smi.parse(probe.smi).gpus) if plan.accelerator == "cuda" else 0
+    gpus = len(probe.gpus) if plan.accelerator == "cuda" else 0
     assert devices == ([f"cuda:{index}" for index in range(gpus)] or ["cpu"])
     for device in figures["devices"]:
-        tell(f"{device['device']} ({device['name']}): {device['gflops']:.0f} GFLOP/s with torch {torch}")
+        memory = f", {device['memory_gb_s']:.0f} GB/s of memory" if "memory_gb_s" in device else ""
+        speed = f"{device['tflops']:.2f} TFLOP/s in {device['dtype']}{memory}"
+        tell(f"{device['device']} ({device['name']}): {speed} with torch {torch}")
+
+
+def test_several_gpus_sum_rightly_together(
+    torch: str, figures: dict[str, Any], tell: Callable[[str], None]
+) -> None:
+    several = len(figures["devices"]) > 1
+    if not several:
+        pytest.skip(f"torch {torch} computes on one device")
+    summed = figures["all_reduce"]
+    assert summed["ranks"] == len(figures["devices"])
+    tell(f"all-reduce over {summed['ranks']} GPUs: {summed['gb_s']:.0f} GB/s")
+
+
+def test_every_gpu_reached_its_floor_when_it_was_checked(torch: str, plan: HostPlan, probe: Probe) -> None:
+    """As recorded by the deploy: while services use a GPU its figures say nothing of it."""
+    assert plan.environment
+    recorded = figures_of(probe.checks.get(plan.environment.checked_file, ""))
+    assert recorded, f"no figures of torch {torch} are recorded"
+    assert not recorded.warnings, " ".join(recorded.warnings)
