@@ -2,9 +2,9 @@
 
 import functools
 import re
-import tomllib
 from dataclasses import dataclass
-from pathlib import Path
+
+from plan import tables
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,7 @@ class Failure:
 @functools.cache
 def known() -> tuple[Failure, ...]:
     """All rows, special ones before general ones."""
-    rows = tomllib.loads(Path(__file__).with_name("failures.toml").read_text())["failure"]
-    return tuple(Failure(**row) for row in rows)
+    return tuple(Failure(**row) for row in tables.read("failures")["failure"])
 
 
 def explain(journal: str, setting: str) -> str | None:

@@ -1,13 +1,10 @@
 """The front of a host's services: who may reach which route of them, and how."""
 
-import functools
 import ipaddress
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from plan import tables
 from plan.errors import PlanError
 from plan.probe import Probe
 from plan.sections import Settings
@@ -144,7 +141,7 @@ def _front(service: Exposed) -> Front:
         routes=tuple(routes(service.engine)),
         monitored={
             path: inner
-            for row in _table()["monitoring"]
+            for row in tables.read("gateway")["monitoring"]
             if row["engine"] == service.engine
             for path, inner in row["paths"].items()
         },
@@ -153,12 +150,7 @@ def _front(service: Exposed) -> Front:
 
 def routes(engine: str) -> Iterator[Route]:
     """The routes of an engine that clients with the key may use."""
-    for row in _table()["route"]:
+    for row in tables.read("gateway")["route"]:
         if row["engine"] == engine:
             for path in row["paths"]:
                 yield Route(path, row["method"], path in row.get("below", ()))
-
-
-@functools.cache
-def _table() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("gateway.toml").read_text())

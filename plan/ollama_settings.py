@@ -22,6 +22,8 @@ OF_VLLM = (
     "dtype",
     "kv_cache_dtype",
     "vllm",
+    "tools",
+    "reasoning",
     "flags",
 )
 QUANTISED_CACHES = ("q8_0", "q4_0")

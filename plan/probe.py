@@ -138,6 +138,7 @@ class Probe:
     model_facts: str = ""
     checks: Mapping[str, str] = field(default_factory=dict)
     gateway: InstalledGateway = field(default_factory=InstalledGateway)
+    disks_turn: bool | None = None
     nvidia: InstalledDriver = probe_driver.NOTHING
     stamp_time: str = ""
     state: str = ""
@@ -219,6 +220,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         model_facts="\n".join(blocks.get("model_facts", [])),
         checks=dict(line.split(maxsplit=1) for line in blocks.get("checks", []) if " " in line.strip()),
         gateway=probe_gateway.parse(blocks),
+        disks_turn="1" in blocks["rotational"] if blocks.get("rotational") else None,
         nvidia=probe_driver.parse(blocks),
         stamp_time="".join(blocks.get("stamp", [])),
         state="".join(f"{line}\n" for line in blocks.get("state", [])),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from packaging.version import Version
 
-from plan import ollama_service, sources
+from plan import ollama_service, parsers, sources, start
 from plan.answer import Decision
 from plan.errors import PlanError
 from plan.host import BYTECODE, OLLAMA_STORE, ModelPlan, ServicePlan, TagPlan
@@ -18,8 +18,6 @@ FIRST_PORT = 8000
 FIRST_INNER_PORT = 18000
 # How long a server that is asked to stop goes on answering what it has begun.
 DRAIN_SECONDS, DRAINS_FROM = 30, Version("0.18.0")
-# A model's start: imports and compiling, then reading weights at a slow disk's 85 MB/s. Bounds the wait only.
-START_SECONDS, START_SECONDS_PER_GIB = 600, 12
 
 
 def plan_services(
@@ -39,7 +37,9 @@ def plan_services(
     address = _address(settings.access.listen, probe) if services else "127.0.0.1"
     fronted = not ipaddress.ip_address(address).is_loopback
     for (name, service), inner_port in zip(
-        sorted(services.items()), _free(FIRST_INNER_PORT, ports.values()), strict=False
+        sorted(services.items()),
+        _free(FIRST_INNER_PORT, {*ports.values(), *_held_by_others(probe)}),
+        strict=False,
     ):
         decision = decisions[name]
         ollama = service.engine == "ollama"
@@ -52,14 +52,14 @@ def plan_services(
             listen=settings.access.listen,
             address=address,
             port=ports[name],
-            flags=_flags(decision, service),
+            flags=_flags(name, decision, service),
             environment=(
                 ollama_service.variables(name, service.ollama, decision, OLLAMA_STORE)
                 if ollama
                 else _variables(name, decision)
             )
             | seats.variables(name),
-            start_timeout_seconds=START_SECONDS + int(weights_gib * START_SECONDS_PER_GIB),
+            start_timeout_seconds=start.timeout_seconds(weights_gib, probe),
             inner_address="127.0.0.1" if fronted else address,
             inner_port=inner_port if fronted else ports[name],
             fronted=fronted,
@@ -75,18 +75,26 @@ def _ports(services: Mapping[str, Service]) -> dict[str, int]:
     return {name: port or next(free) for name, port in wanted.items()}
 
 
+def _held_by_others(probe: Probe) -> Iterator[int]:
+    """Ports on which a process listens that is known, and is no service of ours."""
+    ours = {f"(pid {unit.main_pid})" for unit in probe.units.values()}
+    for port, holder in probe.listening.items():
+        if holder != "?" and not any(holder.endswith(pid) for pid in ours):
+            yield port
+
+
 def _free(first: int, taken: Iterable[int]) -> Iterator[int]:
     """Ports from `first` on that are not taken."""
     held = set(taken)
     return (port for port in range(first, 65536) if port not in held)
 
 
-def _flags(decision: Decision, service: Service) -> dict[str, object]:
+def _flags(name: str, decision: Decision, service: Service) -> dict[str, object]:
     """The decided flags, then the operator's, which win; all in vLLM's spelling with dashes."""
     decided = {name.replace("_", "-"): value for name, value in decision.flags.items()}
     if decision.vllm and Version(decision.vllm) >= DRAINS_FROM:
         decided["shutdown-timeout"] = DRAIN_SECONDS
-    return decided | service.flags
+    return decided | parsers.flags(name, service, decision.vllm) | service.flags
 
 
 def _variables(name: str, decision: Decision) -> dict[str, str]:

@@ -45,6 +45,15 @@ class Service(Section):
     vllm: Version | None = Field(
         None, description="vLLM version to hold to; decided when absent.", examples=["0.19.1"]
     )
+    tools: bool = Field(
+        False,
+        description="Clients may give the model tools to call; how the model writes such calls is known from "
+        "its family.",
+    )
+    reasoning: bool = Field(
+        False,
+        description="What the model thinks is told from what it answers; how is known from its family.",
+    )
     flags: dict[Flag, bool | int | float | FlagText] = Field(
         default_factory=dict,
         description="Further `vllm serve` flags without the leading dashes.",

@@ -163,6 +163,7 @@ for store in /srv/models/ollama/manifests /srv/models/ollama/manifests-v2; do
     done
 done
 find /srv/models/ollama/blobs -type f -printf 'blob %s %f\n' 2>/dev/null
+block rotational; cat /sys/block/*/queue/rotational 2>/dev/null | sort -u
 block gateway
 if getent passwd bringup-gateway >/dev/null; then echo user; fi
 if [ -x /usr/sbin/nginx ]; then

@@ -277,10 +277,10 @@ def test_a_service_that_shall_be_absent_goes_with_its_cache_and_the_other_is_not
 def test_damaged_weights_are_never_active_and_whole_ones_serve_after_a_reboot(both: Run) -> None:
     on(
         HOST,
-        "cd /srv/models/*/*/*/ && cp -p model.safetensors /srv/whole && "
-        "size=$(stat -c %s model.safetensors) && "
+        "mkdir /srv/whole && cd /srv/models/*/*/*/ && cp -p *.safetensors /srv/whole && "
         # the header stays: a truncated or shapeless file would be refused when it is read
-        "dd if=/dev/zero of=model.safetensors bs=4096 seek=4 count=$((size / 4096 - 4)) conv=notrunc",
+        "for file in *.safetensors; do dd if=/dev/zero of=$file bs=4096 seek=4 conv=notrunc status=none "
+        "count=$(($(stat -c %s $file) / 4096 - 4)); done",
     )
     boot = on(HOST, "cat /proc/sys/kernel/random/boot_id")
     on(HOST, "systemctl reboot")
@@ -289,7 +289,7 @@ def test_damaged_weights_are_never_active_and_whole_ones_serve_after_a_reboot(bo
     until("a look at the damage", lambda: on(HOST, said) not in ("", "0"), START_SECONDS)
     assert state("chat") != "active"
     assert not answers()
-    on(HOST, "cp -p /srv/whole /srv/models/*/*/*/model.safetensors && rm /srv/whole")
+    on(HOST, "cp -p /srv/whole/* /srv/models/*/*/*/ && rm -r /srv/whole")
     until("the whole model", lambda: state("chat") == "active" and answers(), START_SECONDS)
 
 

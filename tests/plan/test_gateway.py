@@ -10,7 +10,7 @@ from plan.decide import plan_host
 from plan.errors import PlanError, SettingsError
 from plan.gateway import GatewayPlan, routes
 from plan.host import HostPlan
-from plan.probe import parse
+from plan.probe import Unit, parse
 from plan.probe_gateway import InstalledGateway, fingerprint
 from tests import probes
 
@@ -55,6 +55,18 @@ def test_a_port_that_the_operator_takes_is_not_given_to_an_engine() -> None:
     wish = {"serve": {"a": {"port": 18000}}}
     access = {"access": {"listen": "10.1.0.0/16", "api_key_env": "KEY"}}
     services = plan_host("gpu-1", settings.read([TWO, wish, access]), BARE).services
+    assert [service.inner_port for service in services] == [18001, 18002]
+
+
+def test_a_port_that_another_program_holds_is_not_given_to_an_engine_and_its_own_is_kept() -> None:
+    unit = Unit("active", "running", "enabled", "success", 9, 0, False)
+    held = dataclasses.replace(
+        BARE,
+        listening={18000: "redis-server (pid 8)", 18001: "vllm (pid 9)"},
+        units={"vllm-a.service": unit},
+    )
+    access = {"access": {"listen": "10.1.0.0/16", "api_key_env": "KEY"}}
+    services = plan_host("gpu-1", settings.read([TWO, access]), held).services
     assert [service.inner_port for service in services] == [18001, 18002]
 
 

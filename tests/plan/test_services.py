@@ -74,3 +74,15 @@ def test_each_service_has_a_cache_of_its_own() -> None:
     both = {"serve": {"a": {"model": MODEL}, "b": {"model": MODEL}}}
     homes = {found.environment["HOME"] for found in plan_host("h", settings.read([both]), BARE).services}
     assert homes == {"/var/cache/bringup/vllm-a", "/var/cache/bringup/vllm-b"}
+
+
+def test_a_start_may_take_longer_where_disks_turn_or_are_not_known() -> None:
+    large = {"serve": {"chat": {"model": "Qwen/Qwen2.5-7B-Instruct"}}}
+    roomy = dataclasses.replace(BARE, memory_gib=64.0)
+
+    def bound(turn: bool | None) -> int:
+        seen = dataclasses.replace(roomy, disks_turn=turn)
+        return plan_host("h", settings.read([large]), seen).services[0].start_timeout_seconds
+
+    assert bound(turn=False) == 600 + 14 * 4
+    assert bound(turn=True) == bound(None) > 600 + 14 * 12
