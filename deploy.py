@@ -7,7 +7,7 @@ from pyinfra import host
 
 from ops import report
 from ops.planning import plan_for
-from roles import conda, gateway, models, ollama, torch, vllm
+from roles import conda, gateway, models, nvidia, ollama, torch, vllm
 from roles import host as ground
 from roles.host.facts import Probe
 
@@ -19,6 +19,7 @@ if plan and probe:
     ground.clear(plan, probe)
     gateway.clear(plan, probe)
     ground.prepare(plan, probe)
+    nvidia.install(plan, probe)
     conda.install(plan, probe)
     models.start(plan, probe)
     torch.install(plan, probe)

@@ -44,8 +44,6 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]
             wanted = settings.read(layers(host))
             found = secrets.read(wanted.access)
             plan = plan_host(host.name, wanted, probe, facts_for(wanted, probe))
-            if plan.driver.work.install:
-                raise PlanError([f"driver: {plan.driver.summary} is needed. Install it, and run again."])
         except PlanError as error:
             refuse(host, error.sentences)
         except Exception as error:

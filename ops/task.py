@@ -131,7 +131,9 @@ def _join(state: State, host: Host, task: Task, given: dict[str, Any]) -> bool:
 
 
 def _failed(remote: Remote, task: Task, waited: float) -> bool:
-    words = remote.run(f"{journal(task.unit, 12)}; systemctl reset-failed {task.unit}").text.strip()
+    # its last words may still be on their way to the journal
+    look = f"journalctl --sync; {journal(task.unit, 12)}; systemctl reset-failed {task.unit}"
+    words = remote.run(look).text.strip()
     lines = "\n".join(f"    {line}" for line in words.splitlines() or ["(none)"])
     say(remote, task.label, f"failed after {waited:.0f} s. Its last words:\n{lines}", logger.error)
     return False

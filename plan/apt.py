@@ -6,22 +6,27 @@ from plan.probe import Probe
 SOURCE_LIST = "/etc/bringup/apt.list"
 LISTS = "/var/lib/bringup-apt"
 COMPONENTS = {"debian": "main", "ubuntu": "main universe"}
+# where the distributions keep their own packages of NVIDIA's driver
+DRIVER_COMPONENTS = {"debian": "contrib non-free non-free-firmware", "ubuntu": "restricted multiverse"}
 
 
-def options() -> tuple[str, ...]:
-    """apt-get options that make it read our source list alone, with indexes of its own."""
+def options(parts: str = "/dev/null") -> tuple[str, ...]:
+    """apt-get options that make it read our source list alone, with indexes of its own.
+
+    `parts`: a directory of further lists of ours.
+    """
     return (
         "-o",
         f"Dir::Etc::SourceList={SOURCE_LIST}",
         "-o",
-        "Dir::Etc::SourceParts=/dev/null",
+        f"Dir::Etc::SourceParts={parts}",
         "-o",
         f"Dir::State::Lists={LISTS}",
     )
 
 
-def source_list(mirror: str, probe: Probe) -> str:
-    """The text of a source list for this host at a mirror.
+def source_list(mirror: str, probe: Probe, with_driver: bool = False) -> str:
+    """The text of a source list for this host at a mirror, with the distribution's driver if asked for.
 
     Mirrors name the archives alike: `/debian` and `/debian-security`, `/ubuntu` or, for other CPUs than
     x86_64, `/ubuntu-ports`. The archives' own keys sign them there as well.
@@ -42,6 +47,7 @@ def source_list(mirror: str, probe: Probe) -> str:
     else:
         archive = f"{base}/{'ubuntu' if probe.architecture == 'x86_64' else 'ubuntu-ports'}"
         archives = [(archive, f"{codename}{pocket}") for pocket in ("", "-updates", "-security")]
+    components = COMPONENTS[system] + (f" {DRIVER_COMPONENTS[system]}" if with_driver else "")
     signed = f"[signed-by=/usr/share/keyrings/{system}-archive-keyring.gpg]"
-    lines = [f"deb {signed} {archive} {suite} {COMPONENTS[system]}" for archive, suite in archives]
+    lines = [f"deb {signed} {archive} {suite} {components}" for archive, suite in archives]
     return "\n".join(["# Written by bringup from sources.apt; edits are overwritten.", *lines, ""])

@@ -79,7 +79,7 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         driver=nvidia.plan_driver(settings, stack.driver, probe),
         package_manager=manager,
         base_packages=(*BASE_PACKAGES[manager], *_unpackers(ollama)),
-        apt_sources=apt.source_list(settings.sources.apt, probe) if settings.sources.apt else None,
+        apt_sources=_apt_sources(settings, probe),
         user=USER,
         environment=environment,
         models=tuple(_models(settings, services)),
@@ -104,6 +104,13 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
     if problems:
         raise PlanError(problems)
     return plan
+
+
+def _apt_sources(settings: Settings, probe: Probe) -> str | None:
+    if not settings.sources.apt:
+        return None
+    own_driver = bool(probe.gpus) and settings.driver.source == "distribution"
+    return apt.source_list(settings.sources.apt, probe, with_driver=own_driver)
 
 
 def package_manager(probe: Probe) -> str:

@@ -158,7 +158,21 @@ def _installed(
         persistence=settings.driver.persistence,
         reboot=settings.driver.reboot == "allowed",
     )
-    return work(plan, choice, probe)
+    plan = work(plan, choice, probe)
+    if plan.work.start == "reboot" and not plan.work.needed and _rebooted_in_vain(plan, probe):
+        raise PlanError(
+            [
+                f"driver: the host was rebooted for {plan.version}, and still {plan.work.because}. "
+                "Look at what its boot loader starts, then remove /etc/bringup/driver/rebooted and run again."
+            ]
+        )
+    return plan
+
+
+def _rebooted_in_vain(plan: DriverPlan, probe: Probe) -> bool:
+    """Whether this tool rebooted the host for the same driver before; one reboot more would be a loop."""
+    before, *release = probe.nvidia.rebooted or ("",)
+    return release == [plan.version] and before != probe.boot_id
 
 
 def _repository(settings: Settings, probe: Probe, system: System) -> Repository:

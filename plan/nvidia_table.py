@@ -94,6 +94,11 @@ def held_patterns(manager: str) -> tuple[str, ...]:
     return tuple(_table()["names"][manager])
 
 
+def pinned_patterns() -> tuple[str, ...]:
+    """Patterns of the packages that apt takes from one branch only, in apt's preferences."""
+    return tuple(_table()["names"]["apt"])
+
+
 def keyring_file() -> str:
     """The package that holds the key of NVIDIA's apt repositories."""
     name: str = _table()["keyring"]["file"]

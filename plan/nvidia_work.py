@@ -13,7 +13,9 @@ _CONTAINERS = frozenset(
     {"docker", "podman", "lxc", "lxc-libvirt", "systemd-nspawn", "openvz", "container-other", "rkt", "proot"}
 )
 # Packages that move together; `parts` has only those that must be of one release.
-_HELD = re.compile(r"(lib)?nvidia|libcuda1|cuda-drivers|firmware-nvidia|nvlsm|libnvsdm|xserver-.*nvidia")
+_HELD = re.compile(
+    r"(lib)?nvidia(?!.*(container|toolkit))|libcuda1|cuda-drivers|firmware-nvidia|nvlsm|libnvsdm|xserver-.*nvidia"
+)
 # Modules that take the card before the driver does.
 RIVALS = ("nouveau", "nova_core", "nova_drm")
 

@@ -26,11 +26,12 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a host says to every command that `pattern` is found in."""
+    """What a host says to every command that `pattern` is found in; `then`: from the second time on."""
 
     pattern: str
     text: str = ""
     ok: bool = True
+    then: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ def _record(folder: Path) -> None:
     from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command_for_host
 
     hosts = json.loads((folder / "hosts.json").read_text())
+    asked: set[tuple[str, str]] = set()
 
     def run_shell_command(
         self: Any, command: Any, print_output: bool = False, print_input: bool = False, **arguments: Any
@@ -192,7 +194,10 @@ def _record(folder: Path) -> None:
         answers = [Answer("@@%s", host["probe"]), *(Answer(**answer) for answer in host["answers"])]
         for answer in (*answers, *WELL, *SERVES):
             if re.search(answer.pattern, text):
-                lines = [OutputLine("stdout", line) for line in answer.text.splitlines()]
+                before = (self.host.name, answer.pattern) in asked
+                asked.add((self.host.name, answer.pattern))
+                said = answer.then if before and answer.then is not None else answer.text
+                lines = [OutputLine("stdout", line) for line in said.splitlines()]
                 return answer.ok, CommandOutput(lines)
         return True, CommandOutput([])
 

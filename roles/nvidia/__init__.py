@@ -1,0 +1,3 @@
+from roles.nvidia.deploy import install
+
+__all__ = ["install"]

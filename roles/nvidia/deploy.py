@@ -1,0 +1,186 @@
+"""The NVIDIA driver: installed, built for the kernel that boots next, held, put to work, kept running."""
+
+import shlex
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.host import Host
+from pyinfra.api.operation import OperationMeta, operation
+from pyinfra.api.state import State
+from pyinfra.context import host
+
+from ops import files, task, units
+from ops.reboot import reboot
+from ops.remote import Remote, privileges
+from ops.render import render
+from ops.waiting import say
+from plan import apt, nvidia_table
+from plan.host import HostPlan
+from plan.nvidia import FABRIC, PERSISTENCE
+from plan.nvidia_plan import DIRECTORY, WAITING, DriverPlan
+from plan.probe import Probe
+
+PROGRAM = "/opt/bringup/bin/driver"
+PLAN = f"{DIRECTORY}/plan"
+OVERRIDE = "/etc/systemd/system/nvidia-persistenced.service.d/bringup.conf"
+# where apt finds our lists beside a mirror of the settings, which replaces the host's own sources
+LISTS = "/etc/bringup/apt.d"
+
+
+def install(plan: HostPlan, probe: Probe) -> None:
+    """Makes the driver part of the plan true; a host that waits for a reboot ends here, with a sentence."""
+    driver = plan.driver
+    if driver.action == "remove":
+        _remove(probe)
+    if not driver.maintained:
+        return
+    files.directories(
+        wanted=[files.Directory("/opt/bringup/bin"), files.Directory(DIRECTORY)],
+        seen=probe.paths,
+        name="Make the driver's directories",
+    )
+    written = files.write(
+        files=list(_files(plan, driver)),
+        seen=probe.paths,
+        name="Write what the driver shall be",
+    )
+    work = driver.work
+    installed = task.run(
+        task=_task("install", "packages" if work.install else "modules"),
+        needed=work.needed,
+        name="Install the NVIDIA driver",
+    )
+    task.run(
+        task=_task("start"),
+        needed=work.start in ("load", "reload"),
+        name="Put the NVIDIA driver to work",
+    )
+    _reboot(driver)
+    for unit in host.loop(driver.units if not work.start else ()):
+        # a fabric manager that restarts takes every GPU from who uses it: for its own packages only
+        because = [*([installed] if work.install else []), *([written] if unit == PERSISTENCE else [])]
+        _keep_running(unit, probe, because)
+
+
+def _files(plan: HostPlan, driver: DriverPlan) -> Iterator[files.File]:
+    yield files.File(PROGRAM, render("nvidia/driver.sh"), mode="755")
+    yield files.File(PLAN, plan_text(plan, driver))
+    yield files.File("/etc/modprobe.d/bringup-nvidia.conf", render("nvidia/modprobe.conf"))
+    if PERSISTENCE in driver.units:
+        yield files.File(OVERRIDE, render("nvidia/persistenced.conf"))
+    if driver.manager == "apt":
+        patterns = nvidia_table.pinned_patterns()
+        yield files.File(
+            "/etc/apt/preferences.d/bringup-nvidia",
+            render("nvidia/preferences.j2", patterns=patterns, branch=driver.branch),
+        )
+        yield files.File("/etc/apt/apt.conf.d/52bringup-nvidia", render("nvidia/unattended.conf"))
+    else:
+        yield files.File("/etc/dracut.conf.d/90-bringup-nvidia.conf", render("nvidia/dracut.conf"))
+        if driver.repository:
+            text = render("nvidia/repository.repo.j2", repository=driver.repository)
+            yield files.File("/etc/yum.repos.d/bringup-nvidia.repo", text)
+
+
+def plan_text(plan: HostPlan, driver: DriverPlan) -> str:
+    """The driver's plan as the program on the host reads it: shell assignments, every value quoted."""
+    repository = driver.repository
+    options = (*apt.options(LISTS),) if plan.apt_sources else ()
+    values: dict[str, str] = {
+        "manager": driver.manager,
+        "source": driver.source,
+        "branch": str(driver.branch),
+        "modules": driver.modules or "open",
+        "packages": " ".join(driver.packages),
+        "optional": " ".join(driver.optional),
+        "exact": " ".join(driver.exact),
+        "beside": " ".join(driver.beside),
+        "stream": driver.stream or "",
+        "repository": repository.url if repository else "",
+        "key": repository.key if repository else "",
+        "key_hash": repository.key_hash if repository else "",
+        "key_short": repository.key_hash[-8:] if repository else "",
+        "apt_options": " ".join(options),
+        "apt_lists": LISTS if plan.apt_sources else "/etc/apt/sources.list.d",
+        "headers": " ".join(driver.headers),
+        "kernels": " ".join(driver.kernels),
+        "next_kernel": driver.kernels[-1],
+        "held": " ".join(f"'{pattern}'" for pattern in driver.held),
+        "units": " ".join(driver.units),
+        "otherwise": _otherwise(driver),
+    }
+    lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
+    return "\n".join(["# Written by bringup; edits are overwritten.", *lines, ""])
+
+
+def _otherwise(driver: DriverPlan) -> str:
+    """What the operator can set when the sources cannot give this driver."""
+    other = "proprietary" if driver.modules == "open" else "open"
+    if driver.source == "distribution":
+        return f"Set driver.source to nvidia, or driver.modules to {other}."
+    return "Set driver.branch to one that the repository has, or driver.source to distribution."
+
+
+def _task(*words: str) -> task.Task:
+    labels = {"install": "installing the NVIDIA driver", "start": "putting the NVIDIA driver to work"}
+    return task.Task("driver", labels.get(words[0], "the NVIDIA driver"), shlex.join(["sh", PROGRAM, *words]))
+
+
+def _reboot(driver: DriverPlan) -> None:
+    """The reboot where it is allowed; else the host is left waiting, which it and the next run know."""
+    work = driver.work
+    wanted = work.start == "reboot"
+    note = f"echo {shlex.quote(work.because)} >{WAITING}"
+    if driver.reboot:
+        reboot(
+            label=f"reboot ({work.because})",
+            before=f"sh {PROGRAM} before_reboot 2>&1",
+            needed=wanted,
+            name="Reboot into the new driver",
+        )
+        task.run(task=_task("settle"), needed=wanted, name="Look at the driver after the reboot")
+    else:
+        left_waiting(
+            sentence=driver.waiting_sentence,
+            note=f"mkdir -p /run/bringup && {note}",
+            needed=wanted,
+            name="Wait for a reboot of yours",
+        )
+
+
+@operation()
+def left_waiting(sentence: str, note: str, needed: bool) -> Generator[PyinfraCommand, None, None]:
+    """Writes down that the host waits for a reboot, says so, and ends this host's run."""
+    if not needed:
+        host.noop("nothing waits for a reboot")
+        return
+    yield FunctionCommand(_leave, (sentence, note, privileges()), {})
+
+
+def _leave(state: State, host: Host, sentence: str, note: str, given: dict[str, Any]) -> bool:
+    remote = Remote(host, given)
+    remote.run(note)
+    say(remote, "reboot pending", sentence, logger.error)
+    return False
+
+
+def _keep_running(unit: str, probe: Probe, because: list[OperationMeta]) -> None:
+    """A daemon beside the module: enabled, active, restarted when the driver has changed."""
+    if unit in probe.units or unit == FABRIC:
+        units.serving(
+            service=units.Service(unit, unit.removesuffix(".service"), 120),
+            seen=probe.units,
+            because=because,
+            name="Keep the driver's daemon running",
+        )
+
+
+def _remove(probe: Probe) -> None:
+    files.write(
+        files=[files.File(PROGRAM, render("nvidia/driver.sh"), mode="755")],
+        seen=probe.paths,
+        name="Write what removes the driver",
+    )
+    task.run(task=_task("remove"), name="Remove the NVIDIA driver")

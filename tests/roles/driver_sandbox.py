@@ -1,0 +1,147 @@
+"""A folder in the place of a host, where the program that installs the driver runs for the tests.
+
+Its package managers write down what they are asked. What they answer follows dnf 4 and apt 2.6.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ops.render import render
+from plan import settings
+from plan.decide import plan_host
+from plan.probe import Probe
+from roles.nvidia.deploy import plan_text
+
+# the places of a host that the program touches
+PLACES = (
+    "/etc/",
+    "/run/",
+    "/usr/share/keyrings",
+    "/boot/",
+    "/lib/modules",
+    "/var/lib/dkms",
+    "/sys/",
+    "/proc/",
+)
+KEY = "610C7B14E068A878070DA4E99CD0A493D42D0685"
+
+PROGRAMS = {
+    "rpm": """case "$*" in
+        *gpg-pubkey*) exit 1 ;;
+        -qa*) cut -d ' ' -f 1 installed ;;
+        -q*) for name; do :; done; grep "^$name " installed | cut -d ' ' -f 2 | grep . ;;
+        esac""",
+    "dnf": """case "$*" in
+        *"repoquery --available"*) cat offers-dkms ;;
+        *"repoquery --showduplicates"*) printf '580.95.05\\n595.58.03\\n595.71.05\\n' ;;
+        *" install "*|*" downgrade "*)
+            for word; do
+                case $word in
+                *nvidia*-[0-9][0-9][0-9].*)
+                    name=${word%%-[0-9]*}; release=${word#"$name"-}
+                    if [ "$release" = "$(cat refuses 2>/dev/null)" ]; then
+                        echo "Error: "; echo " Problem: package $word requires gcc"
+                        echo "  - nothing provides gcc needed by $word"; exit 1
+                    fi
+                    sed -i "/^$name /d" installed; echo "$name $release" >>installed ;;
+                esac
+            done ;;
+        esac""",
+    "dpkg-query": """case "$*" in
+        *Version*) for name; do :; done; grep "^$name " installed | cut -d ' ' -f 2 | grep . ;;
+        *) sed 's/^/ii  /; s/ [^ ]*$//' installed ;;
+        esac""",
+    "apt-get": """case "$*" in
+        *--dry-run*)
+            if [ -s unresolved ]; then cat unresolved; exit 100; fi
+            echo 'Inst nvidia-kernel-open-dkms (595.71.05-1 NVIDIA:CUDA [amd64])' ;;
+        *" install "*)
+            for word; do
+                case $word in
+                *nvidia*=*) echo "$word" | tr '=' ' ' >>new ;;
+                nvidia-*|libnvidia-*) echo "$word 595.71.05-1" >>new ;;
+                esac
+            done
+            if grep -qsF "$(cat refuses 2>/dev/null || echo none)" new; then
+                rm new; echo "E: Sub-process /usr/bin/dpkg returned an error code (1)"; exit 100
+            fi
+            while read -r name release; do
+                sed -i "/^$name /d" installed; echo "$name $release" >>installed
+            done <new
+            rm new ;;
+        esac""",
+    "apt-cache": """case "$*" in
+        *madison*) for name; do :; done; grep "^$name " madison ;;
+        *show*) exit 0 ;;
+        esac""",
+    "dkms": "touch built",
+    "modinfo": "[ ! -e built ] || sed -n 's/^.*dkms //p' installed | grep -oE '[0-9]{3}[.0-9]+' | head -n 1",
+    "curl": """while [ "$1" != --output ]; do shift; done; echo key >"$2" """,
+    "gpg": "cat fingerprint",
+    "sha256sum": "[ ! -e wrong-hash ]",
+    "dpkg-deb": "true",
+    "tar": "echo key",
+    **dict.fromkeys(("depmod", "apt-mark", "dpkg", "systemctl", "modprobe", "journalctl"), "true"),
+}
+
+
+@dataclass
+class Sandbox:
+    """A host without a driver, or with the packages that are given."""
+
+    folder: Path
+    installed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.write("installed", "".join(f"{name} {version}\n" for name, version in self.installed.items()))
+        self.write("offers-dkms", "dkms-3.2.1\n")
+        self.write("fingerprint", f"fpr:::::::::{KEY}:\n")
+        for place in ("etc/systemd/system", "etc/apt/sources.list.d", "usr/share/keyrings", "boot"):
+            (self.folder / place).mkdir(parents=True)
+        programs = self.folder / "bin"
+        programs.mkdir()
+        for name, body in PROGRAMS.items():
+            ask = f'#!/bin/sh\ncd {self.folder} || exit\necho "{name} $*" >>asked\n'
+            (programs / name).write_text(f"{ask}{body}\n")
+            (programs / name).chmod(0o755)
+
+    def write(self, path: str, text: str) -> None:
+        """A file of the host, or one that its programs look at."""
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def run(self, probe: Probe, *words: str, **driver: object) -> subprocess.CompletedProcess[str]:
+        """`driver WORDS` with the plan of that host."""
+        plan = plan_host("gpu-1", settings.read([{"driver": driver}]), probe)
+        self.write("etc/bringup/driver/plan", self._inside(plan_text(plan, plan.driver)))
+        self.write("etc/os-release", f"ID={probe.os_id}\nVERSION_ID={probe.os_version}\n")
+        return subprocess.run(
+            ["sh", "-c", self._inside(render("nvidia/driver.sh")), "driver", *words],
+            env={"PATH": f"{self.folder}/bin:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def _inside(self, text: str) -> str:
+        """The text with every place of a host below the folder."""
+        for place in PLACES:
+            text = text.replace(place, f"{self.folder}{place}")
+        return text
+
+    def asked(self, *beginnings: str) -> list[str]:
+        """What was asked of programs, without the options that never change."""
+        constant = ("--quiet --assumeyes --setopt=install_weak_deps=False ", "--quiet --assume-yes ")
+        lines = (self.folder / "asked").read_text().splitlines()
+        for words in constant:
+            lines = [line.replace(words, "") for line in lines]
+        return [line for line in lines if line.startswith(beginnings)]
+
+    def packages(self) -> dict[str, str]:
+        """What is installed now."""
+        lines = (self.folder / "installed").read_text().splitlines()
+        return {line.split()[0]: line.split()[1] for line in lines}

@@ -1,0 +1,174 @@
+"""The driver's part of a deploy, on fake hosts: what is sent, in which order, and where a host ends."""
+
+import pytest
+
+from tests import probes
+from tests.probes import with_block
+from tests.roles.fleet import Answer, FakeHost, Run, deploy
+
+KERNEL = "6.8.0-45-generic"
+MODEL = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}}
+# /etc/os-release as the distributions publish it
+UBUNTU = [
+    "ID=ubuntu",
+    "ID_LIKE=debian",
+    'VERSION_ID="24.04"',
+    "VERSION_CODENAME=noble",
+    "PRETTY_NAME=Ubuntu 24.04",
+]
+ROCKY = ['ID="rocky"', 'ID_LIKE="rhel centos fedora"', 'VERSION_ID="9.6"', 'PRETTY_NAME="Rocky Linux 9.6"']
+INSTALLED = [
+    "libnvidia-compute hi  595.71.05-1ubuntu1",
+    "nvidia-dkms-open hi  595.71.05-1ubuntu1",
+    "nvidia-persistenced hi  595.71.05-1ubuntu1",
+]
+BUILT = f"{KERNEL} image installed 595.71.05"
+
+
+def probed(
+    *packages: str,
+    kernel: str = f"{KERNEL} image offered -",
+    driver: str = "",
+    modules: str = "",
+    os: list[str] = UBUNTU,
+    notes: tuple[str, ...] = (),
+) -> str:
+    """The probe's text of a host with an L4, whose kernel is its distribution's."""
+    text = probes.answer(probes.BARE)
+    blocks = {
+        "os": os,
+        "kernel": [kernel.split()[0], "x86_64"],
+        "virt": ["none"],
+        "pci": ["0000:00:04.0 0x10de 0x27b8 0x030200"],
+        "driver": [driver] if driver else [],
+        "modules": [modules] if modules else [],
+    }
+    for name, lines in blocks.items():
+        text = with_block(text, name, *lines)
+    later = {
+        "driver_packages": list(packages),
+        "kernels": [kernel],
+        "boot": [f"link /boot/vmlinuz-{kernel.split()[0]}"],
+        "driver_notes": list(notes),
+    }
+    new = "".join(f"@@{name}\n" + "".join(f"{line}\n" for line in lines) for name, lines in later.items())
+    return text.replace("@@listening\n", f"{new}@@listening\n")
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Run:
+    """Hosts in every state of their driver, in one run."""
+    waiting = probed(*INSTALLED, kernel=BUILT, modules="nouveau")
+    boots = Answer(r"^cat /proc/sys/kernel/random/boot_id$", "one", then="two")
+    return deploy(
+        FakeHost("bare", probed(), MODEL),
+        FakeHost("rocky", probed(os=ROCKY, kernel="5.14.0-570.el9.x86_64 image unknown -"), MODEL),
+        FakeHost("nouveau", probed(modules="nouveau"), MODEL),
+        FakeHost("waiting", waiting, MODEL),
+        FakeHost("allowed", waiting, MODEL | {"driver": {"reboot": "allowed"}}, (boots,)),
+        FakeHost("mismatch", probed(*INSTALLED, kernel=BUILT, driver="595.58.03"), MODEL),
+        FakeHost("fails", probed(), MODEL, (Answer(r"state=.*bringup-driver", "failed"),)),
+    )
+
+
+FILES = {
+    "/opt/bringup/bin/driver",
+    "/etc/bringup/driver/plan",
+    "/etc/modprobe.d/bringup-nvidia.conf",
+    "/etc/systemd/system/nvidia-persistenced.service.d/bringup.conf",
+}
+
+
+def tasks(run: Run, host: str) -> list[str]:
+    """What the driver's program was asked to do on a host, in order."""
+    return [
+        trip.command.partition("/opt/bringup/bin/driver ")[2].partition("'")[0].partition(";")[0]
+        for trip in run.execs[host]
+        if "systemd-run" in trip.command and "/opt/bringup/bin/driver " in trip.command
+    ]
+
+
+class TestABareHost:
+    def test_gets_the_driver_before_everything_that_stands_on_it(self, fleet: Run) -> None:
+        assert tasks(fleet, "bare") == ["install packages", "start"]
+        kinds = fleet.kinds("bare")
+        assert kinds.index("join driver") < kinds.index("start conda")
+        assert kinds[-2:] == ["service restart", "look"]
+
+    def test_gets_what_keeps_others_from_the_card_and_the_driver_from_upgrades(self, fleet: Run) -> None:
+        written = fleet.files("bare")
+        apt = {"/etc/apt/preferences.d/bringup-nvidia", "/etc/apt/apt.conf.d/52bringup-nvidia"}
+        assert set(written) >= FILES | apt
+        for rival in ("nouveau", "nova_core"):
+            assert f"blacklist {rival}\n" in written["/etc/modprobe.d/bringup-nvidia.conf"]
+        pin = written["/etc/apt/preferences.d/bringup-nvidia"]
+        assert "Pin: version 595.*\nPin-Priority: 1000\n" in pin
+        assert '"nvidia";' in written["/etc/apt/apt.conf.d/52bringup-nvidia"]
+
+    def test_gets_a_repository_and_what_dracut_leaves_out_on_rhel(self, fleet: Run) -> None:
+        written = fleet.files("rocky")
+        assert set(written) >= FILES | {"/etc/dracut.conf.d/90-bringup-nvidia.conf"}
+        assert (
+            "baseurl=https://developer.download.nvidia.com/compute/cuda/repos/rhel9/x86_64\n"
+            in written["/etc/yum.repos.d/bringup-nvidia.repo"]
+        )
+        assert not [path for path in written if path.startswith("/etc/apt")]
+
+    def test_gives_systemd_no_script_that_it_would_expand_itself(self, fleet: Run) -> None:
+        sent = [trip.command for trip in fleet.execs["bare"] if "systemd-run" in trip.command]
+        assert not [command for command in sent if "${" in command or "$$" in command]
+
+
+class TestAReboot:
+    def test_that_is_not_allowed_ends_the_host_after_the_installation(self, fleet: Run) -> None:
+        assert tasks(fleet, "nouveau") == ["install packages"]
+        assert fleet.execs["nouveau"][-1].command.startswith("mkdir -p /run/bringup && echo 'nouveau holds")
+        assert "reboot pending: driver: branch 595 is installed and starts with the next boot" in fleet.output
+        assert "start conda" not in fleet.kinds("nouveau")
+
+    def test_that_is_waited_for_costs_one_trip_and_is_said_again(self, fleet: Run) -> None:
+        assert fleet.kinds("waiting") == ["probe"]
+        assert "refused: @fake/waiting: driver: 595.71.05 is installed and starts with the" in fleet.output
+
+    def test_that_is_allowed_stops_services_first_and_compares_boots(self, fleet: Run) -> None:
+        commands = [trip.command for trip in fleet.execs["allowed"]]
+        stop = commands.index("sh /opt/bringup/bin/driver before_reboot 2>&1")
+        reboot = next(n for n, command in enumerate(commands) if "systemctl reboot" in command)
+        assert commands[stop - 1] == "cat /proc/sys/kernel/random/boot_id"
+        assert reboot == stop + 1
+        assert commands[reboot + 1] == "cat /proc/sys/kernel/random/boot_id"
+        assert tasks(fleet, "allowed") == ["settle"]
+        assert fleet.kinds("allowed")[-2:] == ["service restart", "look"]
+
+
+class TestAHostWithADriver:
+    def test_of_another_release_than_its_libraries_loads_it_anew(self, fleet: Run) -> None:
+        assert tasks(fleet, "mismatch") == ["start"]
+
+    def test_that_cannot_be_installed_fails_alone_and_goes_no_further(self, fleet: Run) -> None:
+        assert fleet.kinds("fails")[-1] == "journal bringup-driver.service"
+        assert "start conda" not in fleet.kinds("fails")
+        assert fleet.code == 1
+
+
+def test_a_dry_run_shows_per_host_what_is_installed_held_and_rebooted() -> None:
+    run = deploy(FakeHost("gpu", probed(modules="nouveau"), MODEL), options=("--dry", "-y"))
+    words = " ".join(run.output.split())
+    for said in (
+        "installs libnvidia-compute nvidia-dkms-open",
+        f"builds the module for {KERNEL}",
+        "holds what belongs to it",
+        "waits for yours",
+        "nouveau holds the card",
+    ):
+        assert said in words
+    assert run.kinds("gpu") == ["probe"]
+
+
+def test_an_absent_driver_is_removed_by_the_program_that_brought_it() -> None:
+    notes = ("added libnvidia-compute nvidia-dkms-open dkms",)
+    text = probed(*INSTALLED, kernel=BUILT, driver="595.71.05", notes=notes)
+    run = deploy(FakeHost("gpu", text, {"driver": {"state": "absent"}}))
+    assert tasks(run, "gpu") == ["remove"]
+    again = deploy(FakeHost("gpu", probed(), {"driver": {"state": "absent"}}))
+    assert tasks(again, "gpu") == []
