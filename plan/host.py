@@ -20,6 +20,7 @@ from plan.sources import Addresses
 CONDA_PREFIX = "/opt/bringup/conda"
 MODELS_ROOT = "/srv/models"
 OLLAMA_STORE = f"{MODELS_ROOT}/ollama"
+MODELFILES = "/etc/bringup/modelfiles"
 USER = "bringup"
 # Environments are read-only to services, so compiled modules go here: three processes import the same ones
 # at every start of vLLM, and without this each would compile them again.
@@ -143,6 +144,28 @@ class TagPlan(ModelPlan):
     def there(self, probe: Probe) -> bool:
         """Whether the store has its manifest and every file that the manifest names, by size."""
         return whole_name(self.model) in probe.ollama.models
+
+
+@dataclass(frozen=True)
+class CreatedPlan(TagPlan):
+    """A model of Ollama's store that is made there from a Modelfile; `base` is the tag to pull before."""
+
+    modelfile: str
+    base: str | None
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that change with the Modelfile."""
+        return hashlib.sha256(self.modelfile.encode()).hexdigest()[:12]
+
+    @property
+    def file(self) -> str:
+        """Where the Modelfile lies on the host."""
+        return f"{MODELFILES}/{whole_name(self.model).replace('/', '--')}"
+
+    def there(self, probe: Probe) -> bool:
+        """Whether the store has it, made from this very Modelfile."""
+        return super().there(probe) and probe.ollama.created.get(whole_name(self.model)) == self.digest
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,21 @@
 """What Ollama needs on a host beside its services: the archive, the models, and what may go."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from plan import archives
-from plan.host import OLLAMA_STORE, OllamaPlan, ServicePlan, TagPlan
+from plan import archives, ollama_service
+from plan.errors import PlanError
+from plan.host import (
+    MODELFILES,
+    MODELS_ROOT,
+    OLLAMA_STORE,
+    CreatedPlan,
+    OllamaPlan,
+    ServicePlan,
+    TagPlan,
+)
 from plan.probe import Probe
 from plan.probe_ollama import whole_name
-from plan.sections import Settings
+from plan.sections import Service, Settings
 
 
 def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Probe) -> OllamaPlan | None:
@@ -19,10 +28,15 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
     if not own:
         return None
     served = [service.model for service in services if isinstance(service.model, TagPlan)]
+    old_modelfiles = tuple(_old_modelfiles(served, probe))
     if not served:
         foreign = _foreign_units(own, probe)
-        return OllamaPlan(None, (), (), (), () if foreign else tuple(_all_paths(settings, probe)))
-    tags = _distinct([*served, *(TagPlan(tag, "", "") for tag in settings.ollama.models)])
+        all_paths = () if foreign else tuple(_all_paths(settings, probe))
+        return OllamaPlan(None, (), (), (), (*old_modelfiles, *all_paths))
+    made = [model for model in served if isinstance(model, CreatedPlan)]
+    bases = [TagPlan(model.base, "", "") for model in made if model.base]
+    tags = _distinct([*bases, *served, *(TagPlan(tag, "", "") for tag in settings.ollama.models)])
+    _check_files(settings, own)
     archive = archives.ollama(settings.sources, probe.architecture)
     return OllamaPlan(
         archive=archive,
@@ -30,8 +44,29 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
         removed_tags=tuple(_unwanted_tags(tags, probe)) if settings.ollama.prune else (),
         removed_blobs=tuple(_useless_blobs(settings, tags, probe)),
         # a unit that is not in the settings is left alone, with all that it may run on
-        removed_paths=() if _foreign_units(own, probe) else tuple(_old_versions(archive, probe)),
+        removed_paths=(
+            *old_modelfiles,
+            *(() if _foreign_units(own, probe) else _old_versions(archive, probe)),
+        ),
     )
+
+
+def _check_files(settings: Settings, services: Mapping[str, Service]) -> None:
+    """Files that Modelfiles name have to be of models that the settings bring to the host.
+
+    Raises:
+        PlanError: one is not.
+    """
+    present = [
+        f"{MODELS_ROOT}/{model}/" for model, entry in settings.models.items() if entry.state == "present"
+    ]
+    for name, service in services.items():
+        recipe = ollama_service.recipe(name, service) if service.state == "present" else None
+        for file in recipe.files if recipe else ():
+            if not file.startswith(tuple(present)):
+                model = "/".join(file.removeprefix(f"{MODELS_ROOT}/").split("/")[:2])
+                setting = f"serve.{name}.ollama.modelfile"
+                raise PlanError([f"{setting}: {file} is of no entry of `models`. Add {model!r} to them."])
 
 
 def _distinct(tags: Iterable[TagPlan]) -> tuple[TagPlan, ...]:
@@ -61,6 +96,13 @@ def _useless_blobs(settings: Settings, tags: Iterable[TagPlan], probe: Probe) ->
     yield from sorted(probe.ollama.damaged)
     if settings.ollama.prune and all(tag.there(probe) for tag in tags):
         yield from sorted(probe.ollama.unused)
+
+
+def _old_modelfiles(models: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
+    wanted = {model.file for model in models if isinstance(model, CreatedPlan)}
+    yield from sorted(
+        path for path in probe.paths if path.startswith(f"{MODELFILES}/") and path not in wanted
+    )
 
 
 def _old_versions(archive: archives.Archive, probe: Probe) -> Iterator[str]:

@@ -1,10 +1,31 @@
-"""The variables of one service by Ollama, from its settings and its decision."""
+"""One service by Ollama, from its settings and its decision: its model, its variables."""
 
 from collections.abc import Mapping
 
+from plan import modelfile
 from plan.answer import Decision
+from plan.host import CreatedPlan, TagPlan
+from plan.modelfile import Modelfile
 from plan.ollama_settings import QUANTISED_CACHES
-from plan.sections import OllamaServer
+from plan.sections import OllamaServer, Service
+
+
+def recipe(name: str, service: Service) -> Modelfile | None:
+    """The Modelfile that the model of a service is made from; None when it is pulled.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    path = service.ollama.modelfile
+    return modelfile.read(f"serve.{name}.ollama.modelfile", path) if path else None
+
+
+def model(name: str, service: Service) -> TagPlan:
+    """The model of a service: a tag that is pulled, or one that is made here."""
+    made = recipe(name, service)
+    if made is None:
+        return TagPlan(service.model, "", "")
+    return CreatedPlan(service.model, "", "", made.text, made.tag)
 
 
 def variables(name: str, server: OllamaServer, decision: Decision, store: str) -> dict[str, str]:

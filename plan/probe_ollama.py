@@ -13,6 +13,7 @@ class InstalledOllama:
     Attributes:
         models: names as `whole_name` gives them, of models whose every file is there, by size.
         named: every name that has a manifest -> the name that Ollama's commands take, as it was pulled.
+        created: name of a model that was made from a Modelfile -> that Modelfile's digest.
         damaged: files of the store with another size than a manifest says; Ollama takes them as they are.
         unused: files of the store that no manifest names: what a cut pull left, or a removed model.
     """
@@ -20,6 +21,7 @@ class InstalledOllama:
     versions: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
     named: Mapping[str, str] = field(default_factory=dict)
+    created: Mapping[str, str] = field(default_factory=dict)
     damaged: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
 
@@ -37,8 +39,8 @@ def whole_name(name: str) -> str:
 
 
 def parse(lines: Iterable[str]) -> InstalledOllama:
-    """The block's lines: `version NAME`, `blob BYTES NAME`, `manifest PATH JSON`."""
-    versions, named, manifests, sizes = set(), {}, {}, {}
+    """The block's lines: `version NAME`, `blob BYTES NAME`, `manifest PATH JSON`, `created NAME DIGEST`."""
+    versions, named, manifests, sizes, created = set(), {}, {}, {}, {}
     for line in lines:
         kind, _, value = line.partition(" ")
         if kind == "version":
@@ -46,6 +48,9 @@ def parse(lines: Iterable[str]) -> InstalledOllama:
         elif kind == "blob":
             size, _, name = value.partition(" ")
             sizes[name] = int(size)
+        elif kind == "created":
+            name, _, digest = value.partition(" ")
+            created[whole_name(name)] = digest
         elif kind == "manifest":
             path, _, text = value.partition(" ")
             model, _, tag = path.rpartition("/")
@@ -59,6 +64,7 @@ def parse(lines: Iterable[str]) -> InstalledOllama:
             name for name, layers in manifests.items() if layers and layers.items() <= sizes.items()
         ),
         named=named,
+        created=created,
         damaged=frozenset(blob for blob, size in wanted.items() if sizes.get(blob, size) != size),
         unused=frozenset(sizes.keys() - wanted.keys()),
     )

@@ -8,7 +8,7 @@ from packaging.version import Version
 from plan import ollama_service, parsers, sources, start
 from plan.answer import Decision
 from plan.errors import PlanError
-from plan.host import BYTECODE, OLLAMA_STORE, ModelPlan, ServicePlan, TagPlan
+from plan.host import BYTECODE, OLLAMA_STORE, ModelPlan, ServicePlan
 from plan.probe import Probe
 from plan.seats import Seats
 from plan.sections import Service, Settings
@@ -47,7 +47,9 @@ def plan_services(
         yield ServicePlan(
             name=name,
             engine=service.engine,
-            model=(TagPlan if ollama else ModelPlan)(service.model, service.revision, endpoint),
+            model=ollama_service.model(name, service)
+            if ollama
+            else ModelPlan(service.model, service.revision, endpoint),
             served_name=service.served_name or service.model,
             listen=settings.access.listen,
             address=address,

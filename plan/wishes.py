@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from plan import ollama_service
 from plan.answer import Wish
 from plan.sections import Service, Settings
 
@@ -25,7 +26,7 @@ def wish_for(service: Service | None, settings: Settings) -> Wish:
     return Wish(
         **common,
         engine=service.engine,
-        model=service.model,
+        model=_model(service, settings),
         vllm=service.vllm,
         gpus=service.gpus,
         tensor_parallel=_whole(flags.get("tensor-parallel-size")),
@@ -38,6 +39,13 @@ def wish_for(service: Service | None, settings: Settings) -> Wish:
         enforce_eager=flags.get("enforce-eager") is True,
         kv_cache_memory_bytes=_whole(flags.get("kv-cache-memory-bytes")),
     )
+
+
+def _model(service: Service, settings: Settings) -> str:
+    """The model whose size counts: of one that is made from a Modelfile, what it is made from."""
+    name = next((name for name, other in settings.serve.items() if other is service), "*")
+    recipe = ollama_service.recipe(name, service) if service.engine == "ollama" else None
+    return recipe.tag or service.model if recipe else service.model
 
 
 def _whole(value: object) -> int | None:

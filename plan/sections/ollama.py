@@ -16,6 +16,12 @@ Origin = Annotated[
 class OllamaServer(Section):
     """`serve.<name>.ollama`: how this service's Ollama runs; refused for vLLM."""
 
+    modelfile: str | None = Field(
+        None,
+        description="Modelfile on the operator's machine, from which `model` is then created. Its FROM names "
+        "a tag, which is pulled, or a GGUF file of an entry of `models` (`/srv/models/.../file.gguf`).",
+        examples=["modelfiles/helpdesk"],
+    )
     keep_alive: Duration = Field(
         "-1",
         description="How long an idle model stays in memory; `-1` is for ever. Other than that, the first "

@@ -162,6 +162,7 @@ for store in /srv/models/ollama/manifests /srv/models/ollama/manifests-v2; do
         printf 'manifest %s ' "${manifest#"$store"/}"; tr -d '\n' <"$manifest"; echo
     done
 done
+for record in /srv/models/ollama/created/*; do if [ -f "$record" ]; then echo "created $(cat "$record")"; fi; done
 find /srv/models/ollama/blobs -type f -printf 'blob %s %f\n' 2>/dev/null
 block rotational; cat /sys/block/*/queue/rotational 2>/dev/null | sort -u
 block gateway

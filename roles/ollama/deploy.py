@@ -7,7 +7,7 @@ from pyinfra.context import host
 from ops import download, files, task, units
 from ops.render import render
 from plan.archives import OLLAMA_ROOT, Archive
-from plan.host import OLLAMA_STORE, USER, HostPlan, OllamaPlan, ServicePlan
+from plan.host import OLLAMA_STORE, USER, CreatedPlan, HostPlan, OllamaPlan, ServicePlan, TagPlan
 from plan.probe import Probe
 
 MODELS = "/opt/bringup/bin/ollama-models"
@@ -79,7 +79,13 @@ rm -f {file}
 
 
 def _models(ollama: OllamaPlan, archive: Archive, probe: Probe) -> None:
-    missing = [tag.model for tag in ollama.tags if not tag.there(probe)]
+    made = [tag for tag in ollama.tags if isinstance(tag, CreatedPlan)]
+    files.write(
+        files=[files.File(model.file, model.modelfile, mode="640", owner=f"root:{USER}") for model in made],
+        seen=probe.paths,
+        name="Write the Modelfiles",
+    )
+    missing = [tag for tag in ollama.tags if not tag.there(probe)]
     task.run(
         task=_pull(ollama, archive, missing),
         needed=bool(missing or ollama.removed_tags or ollama.removed_blobs),
@@ -87,20 +93,24 @@ def _models(ollama: OllamaPlan, archive: Archive, probe: Probe) -> None:
     )
 
 
-def _pull(ollama: OllamaPlan, archive: Archive, missing: list[str]) -> task.Task:
+def _pull(ollama: OllamaPlan, archive: Archive, missing: list[TagPlan]) -> task.Task:
     """One server for all pulls, on an address of its own; the services may only read the store.
 
     So a service starts without its hub, and who reaches its open port cannot delete or add a model.
     """
     words = [word for tag in ollama.removed_tags for word in ("remove", tag)]
-    words += [word for tag in missing for word in ("pull", tag)]
+    for tag in missing:
+        if isinstance(tag, CreatedPlan):
+            words += ["create", tag.model, tag.file, tag.digest]
+        else:
+            words += ["pull", tag.model]
     script = shlex.join(
         ["rm", "-f", "--", *(f"{OLLAMA_STORE}/blobs/{name}" for name in ollama.removed_blobs)]
     )
     script += f"\nexec {shlex.join(['sh', MODELS, f'{archive.directory}/bin/ollama', *words])}"
     return task.Task(
         name="ollama-models",
-        label=f"models {', '.join(missing)}" if missing else "Ollama's store",
+        label=f"models {', '.join(tag.model for tag in missing)}" if missing else "Ollama's store",
         script=script,
         environment={
             "HOME": "/var/lib/bringup",

@@ -1,9 +1,9 @@
 # Brings Ollama's store to what it shall hold, through a server of its own that ends with it.
 #
-#     ollama-models OLLAMA [pull TAG | remove TAG]...
+#     ollama-models OLLAMA [remove TAG | pull TAG | create TAG MODELFILE DIGEST]...
 #
 # $OLLAMA_HOST and $OLLAMA_MODELS say where that server listens and where the store is. A pull that was cut
-# goes on where it stopped.
+# goes on where it stopped. Of which Modelfile a model was made is written down once it is made.
 set -u
 ollama=$1; shift
 url=http://$OLLAMA_HOST
@@ -38,6 +38,14 @@ while [ $# -gt 1 ]; do
     remove)
         reply=$(request DELETE /api/delete "$2")
         case $reply in *200 | *404) ;; *) fail "$2 cannot be removed: $reply" ;; esac
+        ;;
+    create)
+        echo "creating $2"
+        reply=$("$ollama" create "$2" -f "$3" 2>&1) || fail "$2 cannot be created: $(echo "$reply" | tail -n 3)"
+        mkdir -p "$OLLAMA_MODELS/created"
+        record=$OLLAMA_MODELS/created/$(echo "$2" | sha256sum | cut -c 1-12)
+        echo "$2 $4" >"$record.new"; mv "$record.new" "$record"
+        shift 2
         ;;
     esac
     shift 2

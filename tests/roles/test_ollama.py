@@ -14,14 +14,14 @@ import pytest
 
 from plan import archives, settings, show, stamp
 from plan.decide import plan_host
-from plan.errors import SettingsError
-from plan.host import HostPlan, TagPlan
+from plan.errors import PlanError, SettingsError
+from plan.host import CreatedPlan, HostPlan, TagPlan
 from plan.probe import Probe, parse
 from plan.probe_ollama import whole_name
 from plan.sections import Sources
 from roles.ollama import deploy as role
 from tests import probes
-from tests.roles.fleet import FakeHost, deploy
+from tests.roles.fleet import FakeHost, Run, deploy
 from tests.roles.security import exposure
 from tests.roles.served import stamped
 from tests.roles.systemd_words import settings as unit_settings
@@ -207,6 +207,57 @@ class TestThePlan:
         assert sentence.startswith("ollama.models")
 
 
+class TestAModelOfAModelfile:
+    @pytest.fixture
+    def asked(self, tmp_path: Path) -> dict[str, Any]:
+        (tmp_path / "desk").write_text(f"FROM {TAG}\nSYSTEM Answer in one sentence.\n")
+        return small(model="desk", ollama={"modelfile": str(tmp_path / "desk")})
+
+    def test_is_created_after_its_base_was_pulled(self, asked: dict[str, Any]) -> None:
+        run = deploy(FakeHost("small", BARE, asked))
+        assert run.code == 0, run.output
+        file = "/etc/bringup/modelfiles/registry.ollama.ai--library--desk--latest"
+        assert run.files("small")[file].startswith(f"FROM {TAG}\n")
+        (model,) = (tag for tag in planned(asked).ollama.tags if tag.model == "desk")  # type: ignore[union-attr]
+        assert isinstance(model, CreatedPlan)
+        assert pulled(run)[-6:] == ["pull", TAG, "create", "desk", file, model.digest]
+
+    def test_is_there_only_when_made_from_this_very_file(self, asked: dict[str, Any]) -> None:
+        (service,) = planned(asked).services
+        assert isinstance(service.model, CreatedPlan)
+        stored = manifest("registry.ollama.ai/library/desk/latest", 1, 2)
+        for digest, there in ((service.model.digest, True), ("0" * 12, False)):
+            seen = parse(with_ollama(stored, *blobs(1, 2), f"created desk {digest}"))
+            assert service.model.there(seen) is there
+        assert not service.model.there(parse(with_ollama(stored, *blobs(1, 2))))
+
+    def test_counts_in_memory_as_its_base(self, asked: dict[str, Any]) -> None:
+        assert not any("not in the tables" in warning for warning in planned(asked).warnings)
+
+    def test_keeps_its_base_when_models_are_pruned(self, asked: dict[str, Any]) -> None:
+        there = with_ollama(manifest(TestTheStore.path, 1, 2), *blobs(1, 2))
+        plan = planned(asked, PRUNE, probe=there).ollama
+        assert plan and plan.removed_tags == ()
+
+    def test_leaves_no_modelfile_behind(self, asked: dict[str, Any]) -> None:
+        file = "/etc/bringup/modelfiles/registry.ollama.ai--library--desk--latest"
+        there = probes.with_block(BARE, "paths", f"640 root:bringup f {file}")
+        assert removed(there) == (file,)
+        assert removed(there, asked) == ()
+
+    def test_may_be_made_from_a_file_of_a_planned_download_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "desk").write_text("FROM /srv/models/Qwen/Some-GGUF/master/some.gguf\n")
+        asked = small(model="desk", ollama={"modelfile": str(tmp_path / "desk")})
+        with pytest.raises(PlanError) as refused:
+            planned(asked)
+        assert refused.value.sentences == [
+            "serve.small.ollama.modelfile: /srv/models/Qwen/Some-GGUF/master/some.gguf is of no entry of "
+            "`models`. Add 'Qwen/Some-GGUF' to them."
+        ]
+        plan = planned(asked, {"models": {"Qwen/Some-GGUF": {}}})
+        assert plan.ollama and [tag.model for tag in plan.ollama.tags] == ["desk"]
+
+
 def removed(probe: str, *layers: dict[str, Any]) -> tuple[str, ...]:
     plan = planned(*(layers or [small()]), probe=probe).ollama
     assert plan
@@ -341,6 +392,19 @@ class TestTheSettingsOfAServer:
         ]
 
 
+def pull_command(run: Run) -> str:
+    """The command that starts the task of the models."""
+    (pull,) = [trip.command for trip in run.execs["small"] if "--unit=bringup-ollama-models" in trip.command]
+    return pull
+
+
+def pulled(run: Run) -> list[str]:
+    """The words of the program that the task runs."""
+    pull = pull_command(run)
+    script = shlex.split(pull[pull.index("systemd-run") :].removesuffix("; fi"))[-1]
+    return shlex.split(script.splitlines()[-1])
+
+
 class TestADeploy:
     run = deploy(FakeHost("small", BARE, small()))
     kinds = run.kinds("small")
@@ -355,13 +419,10 @@ class TestADeploy:
         assert "conda" not in sent and "uv pip" not in sent
 
     def test_pulls_through_a_server_of_its_own_as_the_service_user(self) -> None:
-        (pull,) = [
-            trip.command for trip in self.run.execs["small"] if "--unit=bringup-ollama-models" in trip.command
-        ]
+        pull = pull_command(self.run)
         assert f"--setenv=OLLAMA_HOST={role.PULL_ADDRESS}" in pull
         assert "--property=User=bringup" in pull
-        script = shlex.split(pull[pull.index("systemd-run") :].removesuffix("; fi"))[-1]
-        assert shlex.split(script.splitlines()[-1])[-2:] == ["pull", TAG]
+        assert pulled(self.run)[-2:] == ["pull", TAG]
 
 
 def test_a_host_as_planned_is_asked_once_and_sent_nothing() -> None:

@@ -17,12 +17,13 @@ from tests.lab.hubs.ollama import registry
 
 VERSION = "0.40.2+standin"
 FILE = "ollama-linux-amd64.tar.zst"
-PROGRAM = Path(__file__).with_name("stand_in.py")
+PROGRAM = tuple(sorted(Path(__file__).with_name("stand_in").glob("*.py")))
 LAUNCHER = """\
 #!/bin/sh
 # A stand-in for Ollama.
 here=$(dirname "$(dirname "$(readlink -f "$0")")")/lib/ollama
-exec "$here/python/bin/python3" -I -B "$here/stand_in.py" "$@"
+start="import sys; sys.path.insert(0, '$here'); from stand_in.client import main; main()"
+exec "$here/python/bin/python3" -I -B -c "$start" "$@"
 """
 # Of Python's library, what a server has no use for.
 LEFT_OUT = ("ensurepip", "lib2to3", "pydoc_data", "site-packages", "unittest", "venv", "wsgiref")
@@ -42,7 +43,7 @@ class Offer:
 def build_ollama(root: Path, url: str, channel: Path) -> Offer:
     """Everything below ROOT/ollama; `url` is where hosts find ROOT, `channel` has Python as a package."""
     (python,) = channel.glob("linux-64/python-*.tar.bz2")
-    build = recipe.recipe_hash(Path(__file__), Path(registry.__file__), PROGRAM, python, url)
+    build = recipe.recipe_hash(Path(__file__), Path(registry.__file__), *PROGRAM, python, url)
 
     def make(folder: Path) -> None:
         registry.write(folder)
@@ -64,7 +65,8 @@ def pack(python: Path, registries: str) -> bytes:
             member.name = f"lib/ollama/python/{member.name}"
             archive.addfile(member, content)
         add(archive, "bin/ollama", LAUNCHER, 0o755)
-        add(archive, "lib/ollama/stand_in.py", PROGRAM.read_text(), 0o644)
+        for file in PROGRAM:
+            add(archive, f"lib/ollama/stand_in/{file.name}", file.read_text(), 0o644)
         add(archive, "lib/ollama/registries", registries, 0o644)
         add(archive, "lib/ollama/version", VERSION, 0o644)
     return stream.getvalue()

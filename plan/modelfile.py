@@ -1,0 +1,109 @@
+"""Modelfiles of the operator: read, checked, and what they are made from.
+
+Source: Ollama's Modelfile reference (docs/modelfile.mdx).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from plan.errors import SettingsError
+from plan.ollama_settings import TAG
+
+INSTRUCTIONS = {
+    "from",
+    "parameter",
+    "template",
+    "system",
+    "adapter",
+    "license",
+    "message",
+    "requires",
+    "renderer",
+    "parser",
+}
+# A file that the host has from an entry of `models`.
+GGUF = re.compile(r"/srv/models/(?!.*/\.\.?/)([A-Za-z0-9][A-Za-z0-9._-]*/){2,8}[A-Za-z0-9._-]+\.gguf")
+MOST_BYTES = 256 * 1024
+QUOTES = '"""'
+
+
+@dataclass(frozen=True)
+class Modelfile:
+    """A Modelfile that was checked. `base` is what its FROM names; `files` are all GGUF files it names."""
+
+    text: str
+    base: str
+    files: tuple[str, ...]
+
+    @property
+    def tag(self) -> str | None:
+        """The tag to pull before; None when it is made from a file."""
+        return None if self.base in self.files else self.base
+
+
+def read(setting: str, path: str) -> Modelfile:
+    """The Modelfile at a path of the operator's machine.
+
+    Raises:
+        SettingsError: it is missing, has an unknown instruction, or names what a host will not have.
+    """
+    file = Path(path).expanduser()
+    try:
+        data = file.read_bytes()
+        text = data.decode()
+    except OSError as error:
+        raise SettingsError([f"{setting}: {file}: {error.strerror}. Correct the path."]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([f"{setting}: {file} is no text in UTF-8. Save it as such."]) from None
+    if len(data) > MOST_BYTES or "\0" in text:
+        raise SettingsError([f"{setting}: {file} is no Modelfile: it is binary or over 256 KiB. Correct it."])
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingsError([f"{setting}: {file}: {error}"]) from None
+
+
+def parse(text: str) -> Modelfile:
+    """Checks a Modelfile.
+
+    Raises:
+        ValueError: fact and fix, in a sentence each.
+    """
+    bases, files = [], []
+    for number, word, value in _instructions(text):
+        if word not in INSTRUCTIONS:
+            raise ValueError(f"line {number}: {word.upper()!r} is no instruction. Correct it.")
+        if word == "from":
+            bases.append(value)
+        if word in ("from", "adapter") and (word == "adapter" or "/" in value[:1] or value[:1] == "."):
+            if not GGUF.fullmatch(value):
+                raise ValueError(
+                    f"line {number}: {value!r} is no file that the host will have. Name a GGUF file of an "
+                    "entry of `models`, as in /srv/models/ORG/NAME/REVISION/FILE.gguf."
+                )
+            files.append(value)
+    if len(bases) != 1:
+        raise ValueError(f"has {len(bases)} FROM lines. Write exactly one.")
+    if bases[0] not in files and not TAG.fullmatch(bases[0]):
+        raise ValueError(f"FROM {bases[0]!r} is no tag and no file. Write it as in 'FROM qwen2.5:7b'.")
+    return Modelfile(text, bases[0], tuple(files))
+
+
+def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
+    """Line number, instruction in small letters, value; a quoted value may go over several lines."""
+    lines = enumerate(text.splitlines(), 1)
+    for number, line in lines:
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        word, _, value = line.strip().partition(" ")
+        value = value.strip()
+        if QUOTES in value and value.count(QUOTES) % 2:
+            for _, more in lines:
+                value += f"\n{more}"
+                if QUOTES in more:
+                    break
+            else:
+                raise ValueError(f"line {number}: its quotes are not closed. Close them.")
+        yield number, word.lower(), value.strip('"') if word.lower() == "from" else value
