@@ -20,7 +20,7 @@ from plan.host import (
     environment_prefix,
 )
 from plan.model_facts import Facts
-from plan.ollama_host import plan_ollama
+from plan.ollama_host import plan_ollama, short_of_room
 from plan.probe import Probe, canonical_name
 from plan.seats import Seats
 from plan.sections import Service, Settings
@@ -373,12 +373,17 @@ def _room(plan: HostPlan, stack: Decision, decisions: Mapping[str, Decision], pr
         needed = stack.environment_gib + BESIDE_ENVIRONMENT_GIB
         if free < needed:
             yield f"disk: /opt has {free:.1f} GiB free, the environment needs {needed:.0f}. Make room there."
-    missing = {service.model: service.name for service in plan.services if not service.model.there(probe)}
+    missing = {
+        service.model: service.name
+        for service in plan.services
+        if not isinstance(service.model, TagPlan) and not service.model.there(probe)
+    }
     fits = (decisions[name].memory for name in missing.values())
     needed = sum(fit.disk_gib for fit in fits if fit)
     free = probe.disks["/srv/models"].free_gib
     if free < needed:
         yield f"disk: /srv/models has {free:.1f} GiB free, the models need {needed:.0f}. Make room there."
+    yield from short_of_room(plan.ollama, probe) if plan.ollama else ()
 
 
 def _conflicts(plan: HostPlan, probe: Probe) -> Iterator[str]:

@@ -19,7 +19,8 @@ from plan.sources import Addresses
 
 CONDA_PREFIX = "/opt/bringup/conda"
 MODELS_ROOT = "/srv/models"
-OLLAMA_STORE = f"{MODELS_ROOT}/ollama"
+# First line: Ollama's store; further ones: where it was before.
+OLLAMA_STORES = "/etc/bringup/ollama-store"
 MODELFILES = "/etc/bringup/modelfiles"
 USER = "bringup"
 # Environments are read-only to services, so compiled modules go here: three processes import the same ones
@@ -136,10 +137,12 @@ class ModelPlan:
 class TagPlan(ModelPlan):
     """A model in Ollama's store, which Ollama pulls itself; `revision` and `endpoint` mean nothing to it."""
 
+    store: str
+
     @property
     def directory(self) -> str:
         """The store: its models share files, so none has a directory of its own."""
-        return OLLAMA_STORE
+        return self.store
 
     def there(self, probe: Probe) -> bool:
         """Whether the store has its manifest and every file that the manifest names, by size."""
@@ -174,6 +177,7 @@ class OllamaPlan:
 
     Attributes:
         archive: None when Ollama shall serve nothing here.
+        store: the directory of the models.
         tags: what the store shall have.
         removed_tags: what shall go from a store that stays.
         removed_blobs: files of the store that shall go: damaged, or of no model.
@@ -181,6 +185,7 @@ class OllamaPlan:
     """
 
     archive: Archive | None
+    store: str
     tags: tuple[TagPlan, ...]
     removed_tags: tuple[str, ...]
     removed_blobs: tuple[str, ...]

@@ -2,20 +2,24 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from plan import archives, ollama_service
+from plan import archives, ollama, ollama_service
 from plan.errors import PlanError
 from plan.host import (
     MODELFILES,
     MODELS_ROOT,
-    OLLAMA_STORE,
+    OLLAMA_STORES,
     CreatedPlan,
     OllamaPlan,
     ServicePlan,
     TagPlan,
 )
 from plan.probe import Probe
-from plan.probe_ollama import whole_name
+from plan.probe_mounts import mount_of
+from plan.probe_ollama import InstalledOllama, whole_name
 from plan.sections import Service, Settings
+
+DEFAULT_STORE = InstalledOllama.store
+STORE_PARTS = ("blobs", "manifests", "manifests-v2", "created")
 
 
 def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Probe) -> OllamaPlan | None:
@@ -27,28 +31,49 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
     own = {name: service for name, service in settings.serve.items() if service.engine == "ollama"}
     if not own:
         return None
+    store = settings.ollama.store
     served = [service.model for service in services if isinstance(service.model, TagPlan)]
     old_modelfiles = tuple(_old_modelfiles(served, probe))
     if not served:
         foreign = _foreign_units(own, probe)
         all_paths = () if foreign else tuple(_all_paths(settings, probe))
-        return OllamaPlan(None, (), (), (), (*old_modelfiles, *all_paths))
+        return OllamaPlan(None, store, (), (), (), (*old_modelfiles, *all_paths))
     made = [model for model in served if isinstance(model, CreatedPlan)]
-    bases = [TagPlan(model.base, "", "") for model in made if model.base]
-    tags = _distinct([*bases, *served, *(TagPlan(tag, "", "") for tag in settings.ollama.models)])
+    bases = [TagPlan(model.base, "", "", store) for model in made if model.base]
+    tags = _distinct([*bases, *served, *(TagPlan(tag, "", "", store) for tag in settings.ollama.models)])
     _check_files(settings, own)
     archive = archives.ollama(settings.sources, probe.architecture)
     return OllamaPlan(
         archive=archive,
+        store=store,
         tags=tags,
         removed_tags=tuple(_unwanted_tags(tags, probe)) if settings.ollama.prune else (),
         removed_blobs=tuple(_useless_blobs(settings, tags, probe)),
         # a unit that is not in the settings is left alone, with all that it may run on
         removed_paths=(
             *old_modelfiles,
+            *_old_stores(store, probe),
             *(() if _foreign_units(own, probe) else _old_versions(archive, probe)),
         ),
     )
+
+
+def short_of_room(plan: OllamaPlan, probe: Probe) -> Iterator[str]:
+    """The sentence for a store whose disk cannot hold what is to come, as far as its size is known."""
+    mounts = probe.mounts
+    mount = mount_of(plan.store, mounts)
+    free = mounts[mount] if mount else probe.disks[MODELS_ROOT].free_gib
+    if free is None:
+        return
+    missing = (ollama.tags().get(tag.model.lower()) for tag in plan.tags if not tag.there(probe))
+    needed = sum(tag.size_gib for tag in missing if tag)
+    if mount != mount_of(probe.ollama.store, mounts):
+        needed += probe.ollama.stored_bytes / 2**30
+    if free < needed:
+        yield (
+            f"ollama.store: {plan.store} has {free:.1f} GiB free, the models need {needed:.0f}. "
+            "Make room there, or set it to a directory on another disk."
+        )
 
 
 def _check_files(settings: Settings, services: Mapping[str, Service]) -> None:
@@ -110,7 +135,27 @@ def _old_versions(archive: archives.Archive, probe: Probe) -> Iterator[str]:
         yield f"{archives.OLLAMA_ROOT}/{version}"
 
 
+def _old_stores(store: str, probe: Probe) -> Iterator[str]:
+    """What a store has left where it was before."""
+    there = probe.ollama
+    moved = [there.store] if there.store != store and there.stored_bytes else []
+    yield from (path for old in (*there.old_stores, *moved) if old != store for path in _parts(old))
+
+
+def _parts(store: str) -> Iterator[str]:
+    """What Ollama and its models make in a store: the directory itself may be the operator's."""
+    yield from (f"{store}/{part}" for part in STORE_PARTS)
+
+
 def _all_paths(settings: Settings, probe: Probe) -> Iterator[str]:
     """All that is there of Ollama, its models only when asked."""
-    paths = (archives.OLLAMA_ROOT, *([OLLAMA_STORE] if settings.ollama.prune else []))
-    yield from (path for path in paths if path in probe.paths)
+    if archives.OLLAMA_ROOT in probe.paths:
+        yield archives.OLLAMA_ROOT
+    if settings.ollama.prune:
+        yield from (path for path in (OLLAMA_STORES,) if path in probe.paths)
+        if probe.ollama.store in probe.paths:
+            yield from (probe.ollama.store,) if probe.ollama.store == DEFAULT_STORE else _left(probe)
+
+
+def _left(probe: Probe) -> Iterator[str]:
+    return _parts(probe.ollama.store) if probe.ollama.stored_bytes else iter(())

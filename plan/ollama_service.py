@@ -20,12 +20,12 @@ def recipe(name: str, service: Service) -> Modelfile | None:
     return modelfile.read(f"serve.{name}.ollama.modelfile", path) if path else None
 
 
-def model(name: str, service: Service) -> TagPlan:
+def model(name: str, service: Service, store: str) -> TagPlan:
     """The model of a service: a tag that is pulled, or one that is made here."""
     made = recipe(name, service)
     if made is None:
-        return TagPlan(service.model, "", "")
-    return CreatedPlan(service.model, "", "", made.text, made.tag)
+        return TagPlan(service.model, "", "", store)
+    return CreatedPlan(service.model, "", "", store, made.text, made.tag)
 
 
 def variables(name: str, server: OllamaServer, decision: Decision, store: str) -> dict[str, str]:

@@ -26,6 +26,26 @@ OF_VLLM = (
     "reasoning",
     "flags",
 )
+# What ProtectHome and PrivateTmp hide from services, and what belongs to the system.
+HIDDEN = tuple(
+    f"{folder}/"
+    for folder in (
+        *(
+            "/bin",
+            "/boot",
+            "/dev",
+            "/etc",
+            "/home",
+            "/lib",
+            "/lib64",
+            "/opt/bringup",
+            "/proc",
+            "/root",
+            "/run",
+        ),
+        *("/sbin", "/sys", "/tmp", "/usr", "/var/tmp"),
+    )
+)
 QUANTISED_CACHES = ("q8_0", "q4_0")
 
 
@@ -39,6 +59,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
     engines = {service.engine for service in settings.serve.values()}
     if settings.ollama.models and "ollama" not in engines:
         yield "ollama.models: no service here is Ollama's. Set `engine: ollama` for one, or leave it out."
+    yield from _no_store(settings.ollama.store)
     for tag in settings.ollama.models:
         yield from _no_tag("ollama.models", tag)
 
@@ -54,6 +75,12 @@ def _of_a_service(name: str, service: Service) -> Iterator[str]:
             f"serve.{name}.ollama.kv_cache_type: {server.kv_cache_type} needs flash attention, which is "
             f"switched off. Leave serve.{name}.ollama.flash_attention out, or use 'f16'."
         )
+
+
+def _no_store(store: str) -> Iterator[str]:
+    """Directories that a service does not see, or that others own."""
+    if store.startswith(HIDDEN) or (store.startswith("/srv/models/") and store != "/srv/models/ollama"):
+        yield f"ollama.store: {store} is no place for models. Use a data disk's, as in '/data/ollama'."
 
 
 def _no_tag(setting: str, tag: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from plan import probe_driver, probe_gateway, probe_ollama
+from plan import probe_driver, probe_gateway, probe_mounts, probe_ollama
 from plan.errors import ProbeError
 from plan.probe_driver import InstalledDriver
 from plan.probe_gateway import InstalledGateway
@@ -135,6 +135,7 @@ class Probe:
     environments: Mapping[str, InstalledEnvironment]
     models: Mapping[str, InstalledModel]
     ollama: InstalledOllama = field(default_factory=InstalledOllama)
+    mounts: Mapping[str, float | None] = field(default_factory=dict)
     model_facts: str = ""
     checks: Mapping[str, str] = field(default_factory=dict)
     gateway: InstalledGateway = field(default_factory=InstalledGateway)
@@ -217,6 +218,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         environments=_environments(blocks["environments"]),
         models=_models(blocks["models"]),
         ollama=probe_ollama.parse(blocks.get("ollama", [])),
+        mounts=probe_mounts.parse(blocks.get("mounts", [])),
         model_facts="\n".join(blocks.get("model_facts", [])),
         checks=dict(line.split(maxsplit=1) for line in blocks.get("checks", []) if " " in line.strip()),
         gateway=probe_gateway.parse(blocks),

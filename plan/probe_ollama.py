@@ -11,6 +11,8 @@ class InstalledOllama:
     """Ollama on a host: whole versions, and the models of its store.
 
     Attributes:
+        store: the directory of what follows.
+        old_stores: directories that the store was moved from, and that still have models.
         models: names as `whole_name` gives them, of models whose every file is there, by size.
         named: every name that has a manifest -> the name that Ollama's commands take, as it was pulled.
         created: name of a model that was made from a Modelfile -> that Modelfile's digest.
@@ -19,11 +21,14 @@ class InstalledOllama:
     """
 
     versions: frozenset[str] = frozenset()
+    store: str = "/srv/models/ollama"
+    old_stores: tuple[str, ...] = ()
     models: frozenset[str] = frozenset()
     named: Mapping[str, str] = field(default_factory=dict)
     created: Mapping[str, str] = field(default_factory=dict)
     damaged: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
+    stored_bytes: int = 0
 
 
 def whole_name(name: str) -> str:
@@ -39,12 +44,19 @@ def whole_name(name: str) -> str:
 
 
 def parse(lines: Iterable[str]) -> InstalledOllama:
-    """The block's lines: `version NAME`, `blob BYTES NAME`, `manifest PATH JSON`, `created NAME DIGEST`."""
+    """The block's lines: `version NAME`, `store PATH`, `old_store PATH`, then of that store
+    `blob BYTES NAME`, `manifest PATH JSON`, `created NAME DIGEST`.
+    """
     versions, named, manifests, sizes, created = set(), {}, {}, {}, {}
+    store, old_stores = InstalledOllama.store, []
     for line in lines:
         kind, _, value = line.partition(" ")
         if kind == "version":
             versions.add(value)
+        elif kind == "store":
+            store = value
+        elif kind == "old_store":
+            old_stores.append(value)
         elif kind == "blob":
             size, _, name = value.partition(" ")
             sizes[name] = int(size)
@@ -60,6 +72,9 @@ def parse(lines: Iterable[str]) -> InstalledOllama:
     wanted = {blob: size for layers in manifests.values() for blob, size in layers.items()}
     return InstalledOllama(
         versions=frozenset(versions),
+        store=store,
+        old_stores=tuple(old_stores),
+        stored_bytes=sum(sizes.values()),
         models=frozenset(
             name for name, layers in manifests.items() if layers and layers.items() <= sizes.items()
         ),

@@ -8,7 +8,7 @@ from packaging.version import Version
 from plan import ollama_service, parsers, sources, start
 from plan.answer import Decision
 from plan.errors import PlanError
-from plan.host import BYTECODE, OLLAMA_STORE, ModelPlan, ServicePlan
+from plan.host import BYTECODE, ModelPlan, ServicePlan
 from plan.probe import Probe
 from plan.seats import Seats
 from plan.sections import Service, Settings
@@ -47,7 +47,7 @@ def plan_services(
         yield ServicePlan(
             name=name,
             engine=service.engine,
-            model=ollama_service.model(name, service)
+            model=ollama_service.model(name, service, settings.ollama.store)
             if ollama
             else ModelPlan(service.model, service.revision, endpoint),
             served_name=service.served_name or service.model,
@@ -56,7 +56,7 @@ def plan_services(
             port=ports[name],
             flags=_flags(name, decision, service),
             environment=(
-                ollama_service.variables(name, service.ollama, decision, OLLAMA_STORE)
+                ollama_service.variables(name, service.ollama, decision, settings.ollama.store)
                 if ollama
                 else _variables(name, decision)
             )

@@ -11,6 +11,8 @@ Duration = Annotated[str, StringConstraints(pattern=r"^(-1|0|[1-9][0-9]{0,5}(ms|
 Origin = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z-]{1,30}://[A-Za-z0-9.*_-]{1,200}(:([0-9]{1,5}|\*))?$")
 ]
+# Absolute, two folders deep at least, nothing hidden and nothing that a shell or a unit would expand.
+StorePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_][A-Za-z0-9._-]{0,63}){2,12}$")]
 
 
 class OllamaServer(Section):
@@ -66,6 +68,12 @@ class OllamaServer(Section):
 class Ollama(Section):
     """`ollama`: what all services of Ollama on a host share."""
 
+    store: StorePath = Field(
+        "/srv/models/ollama",
+        description="Directory of the pulled models, on a disk with room. When it changes, the models are "
+        "moved there.",
+        examples=["/data/ollama"],
+    )
     models: list[ServedModel] = Field(
         default_factory=list,
         description="Further tags to keep in the store. Every service by Ollama answers for them too.",

@@ -4,6 +4,10 @@ LC_ALL=C; export LC_ALL
 block() { printf '@@%s\n' "$1"; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
+# where Ollama's models are; below it, where they were before
+ollama_stores=/etc/bringup/ollama-store
+ollama=$(head -n 1 "$ollama_stores" 2>/dev/null); ollama=${ollama:-/srv/models/ollama}
+
 block identity; id -u; cat /proc/sys/kernel/random/boot_id; cat /proc/sys/kernel/hostname
 block os; cat /etc/os-release 2>/dev/null
 block kernel; uname -r; uname -m
@@ -17,6 +21,12 @@ for path in / /opt /srv/models /var/lib /usr /boot; do
     there=$path; while [ ! -d "$there" ]; do there=$(dirname "$there"); done
     df -Pk "$there" | tail -n 1 | { read -r device _ _ free _; echo "$path $device $free"; }
 done
+block mounts
+df -Pkl 2>/dev/null | tail -n +2 | while read -r _ _ _ free _ path; do echo "$path $free"; done
+# one whose server is away would not answer
+while read -r _ path kind _; do
+    case $kind in nfs | nfs4 | cifs | ceph | lustre | fuse.*) echo "$path -" ;; esac
+done </proc/self/mounts
 block addresses
 if has ip; then ip -o addr show scope global | while read -r _ device _ address _; do echo "$device $address"; done; fi
 block pci
@@ -116,7 +126,7 @@ ours="/etc/modprobe.d/bringup-* /etc/dracut.conf.d/*bringup-* /etc/apt/*.d/*brin
     /etc/systemd/system/nvidia-*.service.d/bringup.conf"
 find $ours /etc/bringup /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service /opt/bringup/bin \
     /etc/systemd/system/bringup-gateway.service /var/cache/bringup/gateway \
-    /opt/bringup /opt/bringup/downloads /opt/bringup/ollama /srv/models /srv/models/ollama /var/lib/bringup \
+    /opt/bringup /opt/bringup/downloads /opt/bringup/ollama /srv/models "$ollama" /var/lib/bringup \
     /var/cache/bringup /var/cache/bringup/pycache -maxdepth 0 -printf '%m %u:%g %y %p\n' 2>/dev/null
 find /etc/bringup /opt/bringup/bin -mindepth 1 -printf '%m %u:%g %y %p\n' 2>/dev/null
 block hashes
@@ -156,14 +166,16 @@ for directory in /opt/bringup/ollama/*; do
     case $directory in *.part) continue ;; esac
     if [ -x "$directory/bin/ollama" ]; then echo "version ${directory##*/}"; fi
 done
-for store in /srv/models/ollama/manifests /srv/models/ollama/manifests-v2; do
+echo "store $ollama"
+tail -n +2 "$ollama_stores" 2>/dev/null | while read -r old; do if [ -d "$old/blobs" ]; then echo "old_store $old"; fi; done
+for store in "$ollama/manifests" "$ollama/manifests-v2"; do
     # newer manifests are links to files of the store
     find -L "$store" -type f 2>/dev/null | while read -r manifest; do
         printf 'manifest %s ' "${manifest#"$store"/}"; tr -d '\n' <"$manifest"; echo
     done
 done
-for record in /srv/models/ollama/created/*; do if [ -f "$record" ]; then echo "created $(cat "$record")"; fi; done
-find /srv/models/ollama/blobs -type f -printf 'blob %s %f\n' 2>/dev/null
+for record in "$ollama"/created/*; do if [ -f "$record" ]; then echo "created $(cat "$record")"; fi; done
+find "$ollama/blobs" -type f -printf 'blob %s %f\n' 2>/dev/null
 block rotational; cat /sys/block/*/queue/rotational 2>/dev/null | sort -u
 block gateway
 if getent passwd bringup-gateway >/dev/null; then echo user; fi

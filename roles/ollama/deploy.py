@@ -7,7 +7,8 @@ from pyinfra.context import host
 from ops import download, files, task, units
 from ops.render import render
 from plan.archives import OLLAMA_ROOT, Archive
-from plan.host import OLLAMA_STORE, USER, CreatedPlan, HostPlan, OllamaPlan, ServicePlan, TagPlan
+from plan.host import OLLAMA_STORES, USER, CreatedPlan, HostPlan, OllamaPlan, ServicePlan, TagPlan
+from plan.ollama_host import STORE_PARTS
 from plan.probe import Probe
 
 MODELS = "/opt/bringup/bin/ollama-models"
@@ -22,7 +23,12 @@ def serve(plan: HostPlan, probe: Probe) -> None:
     if plan.ollama is None:
         return
     if plan.ollama.archive:
-        _install(plan.ollama.archive, probe)
+        _install(plan.ollama.archive, plan.ollama.store, probe)
+        task.run(
+            task=_move(probe.ollama.store, plan.ollama.store),
+            needed=probe.ollama.store != plan.ollama.store,
+            name="Move the models",
+        )
         _models(plan.ollama, plan.ollama.archive, probe)
         _services(plan, probe)
     files.absent(
@@ -32,11 +38,11 @@ def serve(plan: HostPlan, probe: Probe) -> None:
     )
 
 
-def _install(archive: Archive, probe: Probe) -> None:
+def _install(archive: Archive, store: str, probe: Probe) -> None:
     files.directories(
         wanted=[
             files.Directory(OLLAMA_ROOT),
-            files.Directory(OLLAMA_STORE, owner=f"{USER}:{USER}"),
+            files.Directory(store, owner=f"{USER}:{USER}"),
         ],
         seen=probe.paths,
         name="Make Ollama's directories",
@@ -78,6 +84,32 @@ rm -f {file}
     return task.Task("ollama", f"installing Ollama {archive.version}", script)
 
 
+def _move(old: str, new: str) -> task.Task:
+    """Moves the models to another directory; what serves from the old one goes on until it is restarted.
+
+    On the same file system they are linked, not copied. What the new one had stays. From the last step on the
+    new one counts; until then all is done anew.
+    """
+    script = f"""old={old} new={new}
+for part in {" ".join(STORE_PARTS)}; do
+    copy=$new/.bringup-$part
+    rm -rf "$copy"
+    if [ -d "$old/$part" ]; then
+        echo "moving $part"
+        cp -al "$old/$part" "$copy" 2>/dev/null || {{ rm -rf "$copy"; cp -a "$old/$part" "$copy"; }}
+        mkdir -p "$new/$part"
+        cp -alf "$copy/." "$new/$part/"
+        rm -rf "$copy"
+    fi
+    if [ -d "$new/$part" ]; then chown -R {USER}:{USER} "$new/$part"; fi
+done
+sync -f "$new"
+printf '%s\\n' "$new" "$old" >{OLLAMA_STORES}.new
+mv -f {OLLAMA_STORES}.new {OLLAMA_STORES}
+"""
+    return task.Task("ollama-store", f"moving Ollama's models to {new}", script)
+
+
 def _models(ollama: OllamaPlan, archive: Archive, probe: Probe) -> None:
     made = [tag for tag in ollama.tags if isinstance(tag, CreatedPlan)]
     files.write(
@@ -105,7 +137,7 @@ def _pull(ollama: OllamaPlan, archive: Archive, missing: list[TagPlan]) -> task.
         else:
             words += ["pull", tag.model]
     script = shlex.join(
-        ["rm", "-f", "--", *(f"{OLLAMA_STORE}/blobs/{name}" for name in ollama.removed_blobs)]
+        ["rm", "-f", "--", *(f"{ollama.store}/blobs/{name}" for name in ollama.removed_blobs)]
     )
     script += f"\nexec {shlex.join(['sh', MODELS, f'{archive.directory}/bin/ollama', *words])}"
     return task.Task(
@@ -115,13 +147,13 @@ def _pull(ollama: OllamaPlan, archive: Archive, missing: list[TagPlan]) -> task.
         environment={
             "HOME": "/var/lib/bringup",
             "OLLAMA_HOST": PULL_ADDRESS,
-            "OLLAMA_MODELS": OLLAMA_STORE,
+            "OLLAMA_MODELS": ollama.store,
             "OLLAMA_NOPRUNE": "1",
         },
         properties={
             "User": USER,
             "ProtectSystem": "strict",
-            "ReadWritePaths": f"{OLLAMA_STORE} /var/lib/bringup",
+            "ReadWritePaths": f"{ollama.store} /var/lib/bringup",
             "PrivateTmp": "yes",
             "NoNewPrivileges": "yes",
         },

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -207,6 +207,61 @@ class TestThePlan:
         assert sentence.startswith("ollama.models")
 
 
+class TestAStoreOnAnotherDisk:
+    asked: ClassVar = {"ollama": {"store": "/data/ollama"}}
+    filled = (
+        "store /srv/models/ollama",
+        manifest("registry.ollama.ai/library/qwen2.5/0.5b", 1, 2**30),
+        *blobs(1, 2**30),
+    )
+
+    def test_is_what_the_server_reads_and_waits_for(self) -> None:
+        plan = planned(small(), self.asked)
+        values = [(name, value) for _, name, value in unit_settings(unit_of(plan))]
+        assert ("RequiresMountsFor", "/data/ollama") in values
+        assert ("Environment", "OLLAMA_MODELS=/data/ollama") in values
+
+    def test_gets_the_models_and_the_old_place_is_cleared_after_the_restart(self) -> None:
+        run = deploy(FakeHost("small", with_ollama("version 0.40.2", *self.filled), small() | self.asked))
+        assert run.code == 0, run.output
+        kinds = run.kinds("small")
+        order = ["start ollama-store", "service restart", f"remove {STORE}/blobs"]
+        assert [kind for kind in kinds if kind in order] == order
+        assert "start ollama-models" not in kinds
+
+    def test_is_moved_once(self) -> None:
+        there = with_ollama("store /data/ollama", *self.filled[1:])
+        run = deploy(FakeHost("small", there, small() | self.asked))
+        assert "start ollama-store" not in run.kinds("small")
+        plan = planned(small(), self.asked, probe=there.replace("@@ollama", f"@@ollama\nold_store {STORE}"))
+        assert plan.ollama and f"{STORE}/blobs" in plan.ollama.removed_paths
+
+    @pytest.mark.parametrize(
+        ("mounts", "short"),
+        [
+            (["/ 9999999", "/data 100000"], True),  # KiB
+            (["/ 100000", "/data 9999999"], False),
+            (["/ 100000"], False),  # the same file system: links take no room
+            (["/ 9999999", "/data -"], False),
+        ],
+    )
+    def test_needs_room_on_its_own_disk(self, mounts: list[str], short: bool) -> None:
+        probe = with_ollama(*self.filled).replace("@@ollama", "\n".join(["@@mounts", *mounts, "@@ollama"]))
+        if short:
+            with pytest.raises(PlanError, match=r"ollama.store: /data/ollama has 0.1 GiB free, .* need 1\."):
+                planned(small(), self.asked, probe=probe)
+        else:
+            assert planned(small(), self.asked, probe=probe)
+
+    @pytest.mark.parametrize(
+        "store",
+        ["/ollama", "data/ollama", "/data/../etc", "/data/$(id)", "/home/a/b", "/tmp/x", "/srv/models/x"],
+    )
+    def test_is_refused_where_services_cannot_read_or_others_live(self, store: str) -> None:
+        (sentence,) = refusals(small(), {"ollama": {"store": store}})
+        assert sentence.startswith("ollama.store: ")
+
+
 class TestAModelOfAModelfile:
     @pytest.fixture
     def asked(self, tmp_path: Path) -> dict[str, Any]:
@@ -266,7 +321,7 @@ def removed(probe: str, *layers: dict[str, Any]) -> tuple[str, ...]:
 
 class TestTheStore:
     path = "registry.ollama.ai/library/qwen2.5/0.5b"
-    tag = TagPlan(TAG, "", "")
+    tag = TagPlan(TAG, "", "", STORE)
 
     def seen(self, *lines: str) -> Probe:
         return parse(with_ollama(*lines))

@@ -11,7 +11,7 @@ import testinfra.host
 
 from ops.files import File
 from plan.archives import Archive
-from plan.host import OLLAMA_STORE, HostPlan, ServicePlan
+from plan.host import HostPlan, ServicePlan
 from plan.probe import Probe
 from plan.probe_ollama import whole_name
 from roles.ollama import deploy as role
@@ -59,7 +59,7 @@ def test_service_runs_as_its_user_and_cannot_write_to_the_store(
 ) -> None:
     others = {process.user_id for process in evidence.processes(serving.unit)} - {evidence.user_id}
     assert not others, f"processes of {serving.unit} run as user ids {sorted(others)}, not as {plan.user}"
-    assert evidence.writable(serving.unit) == [], f"{serving.unit} may write to {OLLAMA_STORE}"
+    assert evidence.writable(serving.unit) == [], f"{serving.unit} may write to its store"
 
 
 def test_service_listens_on_loopback_alone(
