@@ -52,8 +52,7 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
         # a unit that is not in the settings is left alone, with all that it may run on
         removed_paths=(
             *old_modelfiles,
-            *_old_stores(store, probe),
-            *(() if _foreign_units(own, probe) else _old_versions(archive, probe)),
+            *(() if _foreign_units(own, probe) else _unused_paths(archive, store, probe)),
         ),
     )
 
@@ -130,21 +129,18 @@ def _old_modelfiles(models: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
     )
 
 
-def _old_versions(archive: archives.Archive, probe: Probe) -> Iterator[str]:
+def _unused_paths(archive: archives.Archive, store: str, probe: Probe) -> Iterator[str]:
+    """Old versions, and what a store has left where it was before."""
     for version in sorted(probe.ollama.versions - {archive.version}):
         yield f"{archives.OLLAMA_ROOT}/{version}"
-
-
-def _old_stores(store: str, probe: Probe) -> Iterator[str]:
-    """What a store has left where it was before."""
     there = probe.ollama
     moved = [there.store] if there.store != store and there.stored_bytes else []
     yield from (path for old in (*there.old_stores, *moved) if old != store for path in _parts(old))
 
 
 def _parts(store: str) -> Iterator[str]:
-    """What Ollama and its models make in a store: the directory itself may be the operator's."""
-    yield from (f"{store}/{part}" for part in STORE_PARTS)
+    """What is ours of a store: what Ollama and its models make in a directory that may be the operator's."""
+    yield from (store,) if store == DEFAULT_STORE else (f"{store}/{part}" for part in STORE_PARTS)
 
 
 def _all_paths(settings: Settings, probe: Probe) -> Iterator[str]:
@@ -153,9 +149,7 @@ def _all_paths(settings: Settings, probe: Probe) -> Iterator[str]:
         yield archives.OLLAMA_ROOT
     if settings.ollama.prune:
         yield from (path for path in (OLLAMA_STORES,) if path in probe.paths)
-        if probe.ollama.store in probe.paths:
-            yield from (probe.ollama.store,) if probe.ollama.store == DEFAULT_STORE else _left(probe)
-
-
-def _left(probe: Probe) -> Iterator[str]:
-    return _parts(probe.ollama.store) if probe.ollama.stored_bytes else iter(())
+        if probe.ollama.stored_bytes or (
+            DEFAULT_STORE == probe.ollama.store and DEFAULT_STORE in probe.paths
+        ):
+            yield from _parts(probe.ollama.store)

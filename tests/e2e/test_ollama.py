@@ -22,6 +22,7 @@ from tests.lab.layout import REPOSITORY, Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
+STORE = "/srv/models/ollama"
 HOST, UNIT, FILES_PORT = "lab-1", "ollama-small.service", 9200
 FROM_LIBRARY = "qwen2.5:0.5b"
 FROM_MODELSCOPE = "modelscope.cn/Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M"
@@ -35,10 +36,10 @@ class Site:
     folder: Path
     offer: Offer
 
-    def deploy(self, **service: Any) -> Run:
+    def deploy(self, store: str = STORE, **service: Any) -> Run:
         """Deploys one service; what is given replaces its settings."""
         wanted = {"engine": "ollama", "model": FROM_LIBRARY} | service
-        self._write_inventory(wanted)
+        self._write_inventory(wanted, store)
         started = time.monotonic()
         done = subprocess.run(
             self.command,
@@ -56,14 +57,14 @@ class Site:
     def command(self) -> list[str]:
         return [str(PYINFRA), "-y", "--json", str(self.folder / "site.py"), "deploy.py"]
 
-    def _write_inventory(self, service: dict[str, Any]) -> None:
+    def _write_inventory(self, service: dict[str, Any], store: str = STORE) -> None:
         data = {
             "ssh_hostname": self.lab.host(HOST).address,
             "ssh_user": "root",
             "ssh_key": str(self.lab.login_key),
             "ssh_known_hosts_file": str(self.lab.known_hosts),
             "serve": {"small": service},
-            "ollama": {"prune": True},
+            "ollama": {"prune": True, "store": store},
             "sources": {
                 "ollama": self.offer.base,
                 "ollama_version": self.offer.version,
@@ -80,9 +81,9 @@ class Site:
         url = f"http://{self.lab.gateway}:{FILES_PORT}/_lab"
         subprocess.run(["curl", "-sf", "-o", "/dev/null", "-d", json.dumps(switched), url], check=True)
 
-    def answer(self) -> str:
+    def answer(self, model: str = FROM_LIBRARY) -> str:
         """The answer to a chat question, asked on the host itself."""
-        body = json.dumps({"model": FROM_LIBRARY, "messages": [{"role": "user", "content": "服务正常吗？"}]})
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "服务正常吗？"}]})
         url = "http://127.0.0.1:8000/v1/chat/completions"
         reply = json.loads(self.on_host(f"curl -sf -H 'Content-Type: application/json' -d '{body}' {url}"))
         return str(reply["choices"][0]["message"]["content"])
@@ -176,8 +177,23 @@ def test_another_tag_takes_the_place_of_the_first_and_the_checks_agree(site: Sit
     assert re.findall(r"test_ollama\.py::.* PASSED", done.stdout)
 
 
+def test_a_model_of_a_modelfile_serves_from_another_directory(site: Site) -> None:
+    modelfile = site.folder / "desk"
+    modelfile.write_text(f'FROM {FROM_LIBRARY}\nSYSTEM """Answer in one sentence."""\n')
+    asked: dict[str, Any] = {"model": "desk", "ollama": {"modelfile": str(modelfile)}}
+    site.deploy(store="/data/ollama", **asked)
+    assert site.answer("desk").strip()
+    environment = (
+        f"OLLAMA_HOST=127.0.0.1:8000 HOME=/nonexistent /opt/bringup/ollama/{site.offer.version}/bin/"
+    )
+    assert site.on_host(f"{environment}ollama show desk") == "Answer in one sentence."
+    assert len(site.on_host(f"{environment}ollama list").splitlines()) == 1 + len((FROM_LIBRARY, "desk"))
+    assert site.on_host(f"find {STORE} -type f") == ""
+    assert site.deploy(store="/data/ollama", **asked).changed() == {}
+
+
 def test_a_service_that_shall_be_absent_leaves_nothing_of_ollama(site: Site) -> None:
-    site.deploy(state="absent")
-    left = "ls -d /opt/bringup/ollama /srv/models/ollama /etc/systemd/system/ollama-* 2>/dev/null"
-    assert site.on_host(left) == ""
-    assert site.deploy(state="absent").changed() == {}
+    site.deploy(store="/data/ollama", state="absent")
+    ours = "/opt/bringup/ollama /data/ollama/* /etc/bringup/modelfiles/* /etc/systemd/system/ollama-*"
+    assert site.on_host(f"ls -d {ours} 2>/dev/null") == ""
+    assert site.deploy(store="/data/ollama", state="absent").changed() == {}

@@ -225,7 +225,7 @@ class TestAStoreOnAnotherDisk:
         run = deploy(FakeHost("small", with_ollama("version 0.40.2", *self.filled), small() | self.asked))
         assert run.code == 0, run.output
         kinds = run.kinds("small")
-        order = ["start ollama-store", "service restart", f"remove {STORE}/blobs"]
+        order = ["start ollama-store", "service restart", f"remove {STORE}"]
         assert [kind for kind in kinds if kind in order] == order
         assert "start ollama-models" not in kinds
 
@@ -234,7 +234,7 @@ class TestAStoreOnAnotherDisk:
         run = deploy(FakeHost("small", there, small() | self.asked))
         assert "start ollama-store" not in run.kinds("small")
         plan = planned(small(), self.asked, probe=there.replace("@@ollama", f"@@ollama\nold_store {STORE}"))
-        assert plan.ollama and f"{STORE}/blobs" in plan.ollama.removed_paths
+        assert plan.ollama and plan.ollama.removed_paths == (STORE,)
 
     @pytest.mark.parametrize(
         ("mounts", "short"),
