@@ -18,6 +18,8 @@ from plan.probe import Unit
 
 # RestartSteps and RestartMaxDelaySec; an older systemd complains of them.
 BACKOFF_FROM_SYSTEMD = 254
+# What a changed unit replaces, until the changed one serves.
+PREVIOUS = "/etc/bringup/previous"
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,7 @@ class OllamaPlan:
         tags: what the store shall have.
         removed_tags: what shall go from a store that stays.
         removed_blobs: files of the store that shall go: damaged, or of no model.
+        https_proxy: through which release and models are fetched.
         removed_paths: old versions; the whole of it when nothing is served any more.
     """
 
@@ -190,6 +191,7 @@ class OllamaPlan:
     removed_tags: tuple[str, ...]
     removed_blobs: tuple[str, ...]
     removed_paths: tuple[str, ...]
+    https_proxy: str | None = None
 
 
 @dataclass(frozen=True)

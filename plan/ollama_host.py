@@ -54,6 +54,7 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
             *old_modelfiles,
             *(() if _foreign_units(own, probe) else _unused_paths(archive, store, probe)),
         ),
+        https_proxy=settings.ollama.https_proxy,
     )
 
 
@@ -150,6 +151,6 @@ def _all_paths(settings: Settings, probe: Probe) -> Iterator[str]:
     if settings.ollama.prune:
         yield from (path for path in (OLLAMA_STORES,) if path in probe.paths)
         if probe.ollama.stored_bytes or (
-            DEFAULT_STORE == probe.ollama.store and DEFAULT_STORE in probe.paths
+            probe.ollama.store == DEFAULT_STORE and DEFAULT_STORE in probe.paths
         ):
             yield from _parts(probe.ollama.store)

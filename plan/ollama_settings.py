@@ -17,7 +17,6 @@ TAG = re.compile(
 OF_VLLM = (
     "revision",
     "served_name",
-    "gpus",
     "gpu_memory_utilization",
     "dtype",
     "kv_cache_dtype",

@@ -75,7 +75,7 @@ class Seats:
     def take(self, name: str, seat: Seat, decision: Decision) -> Seat:
         """Gives a service what was decided for it; the seat with the GPUs that it really takes."""
         service = self.services[name]
-        count = len(seat.gpus)
+        count = service.gpus or len(seat.gpus)
         if service.engine == "vllm":
             fit = decision.memory
             count = service.gpus or (fit.tensor_parallel * fit.pipeline_parallel if fit else 1)
@@ -113,7 +113,7 @@ class Seats:
         whole = [gpu for gpu in every if gpu not in self.taken]
         if service.engine == "ollama":
             others = sum(1 for other in self._waiting(name))
-            part = whole[: max(1, len(whole) // (others + 1))]
+            part = whole[: service.gpus or max(1, len(whole) // (others + 1))]
             yield from part or self._corner(every)
             return
         kept = sum(self._least(other) for other in self._waiting(name))

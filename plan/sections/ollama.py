@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from plan.sections.base import Section, ServedModel
+from plan.sections.base import Section, ServedModel, Url
 
 Duration = Annotated[str, StringConstraints(pattern=r"^(-1|0|[1-9][0-9]{0,5}(ms|s|m|h))$")]
 # A scheme and a host as browsers send it; Ollama reads `*` as any text.
@@ -78,6 +78,12 @@ class Ollama(Section):
         default_factory=list,
         description="Further tags to keep in the store. Every service by Ollama answers for them too.",
         examples=[["qwen2.5:0.5b"]],
+    )
+    https_proxy: Url | None = Field(
+        None,
+        description="Proxy for the release and the models; Ollama knows no other kind. Without a password, "
+        "which others on the host could read.",
+        examples=["http://proxy.intranet:3128"],
     )
     prune: bool = Field(
         False,

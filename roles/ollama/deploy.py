@@ -23,7 +23,7 @@ def serve(plan: HostPlan, probe: Probe) -> None:
     if plan.ollama is None:
         return
     if plan.ollama.archive:
-        _install(plan.ollama.archive, plan.ollama.store, probe)
+        _install(plan.ollama, plan.ollama.archive, probe)
         task.run(
             task=_move(probe.ollama.store, plan.ollama.store),
             needed=probe.ollama.store != plan.ollama.store,
@@ -38,11 +38,11 @@ def serve(plan: HostPlan, probe: Probe) -> None:
     )
 
 
-def _install(archive: Archive, store: str, probe: Probe) -> None:
+def _install(ollama: OllamaPlan, archive: Archive, probe: Probe) -> None:
     files.directories(
         wanted=[
             files.Directory(OLLAMA_ROOT),
-            files.Directory(store, owner=f"{USER}:{USER}"),
+            files.Directory(ollama.store, owner=f"{USER}:{USER}"),
         ],
         seen=probe.paths,
         name="Make Ollama's directories",
@@ -53,7 +53,7 @@ def _install(archive: Archive, store: str, probe: Probe) -> None:
         name="Write Ollama's programs",
     )
     task.run(
-        task=_unpack(archive),
+        task=_unpack(archive, _proxy(ollama)),
         needed=archive.version not in probe.ollama.versions,
         name="Install Ollama",
     )
@@ -67,7 +67,7 @@ def programs() -> list[files.File]:
     ]
 
 
-def _unpack(archive: Archive) -> task.Task:
+def _unpack(archive: Archive, proxy: dict[str, str]) -> task.Task:
     """Downloads and unpacks beside the goal; the rename is the last step, so what is there is whole."""
     file = f"/opt/bringup/downloads/ollama-{archive.sha256[:12]}"
     hint = "no source has Ollama's archive: set sources.ollama"
@@ -81,7 +81,12 @@ sync -f {archive.directory}.part
 mv -T {archive.directory}.part {archive.directory}
 rm -f {file}
 """
-    return task.Task("ollama", f"installing Ollama {archive.version}", script)
+    return task.Task("ollama", f"installing Ollama {archive.version}", script, proxy)
+
+
+def _proxy(ollama: OllamaPlan) -> dict[str, str]:
+    """The one variable that Ollama reads: HTTP_PROXY would bend its own requests to its server."""
+    return {"HTTPS_PROXY": ollama.https_proxy} if ollama.https_proxy else {}
 
 
 def _move(old: str, new: str) -> task.Task:
@@ -149,6 +154,7 @@ def _pull(ollama: OllamaPlan, archive: Archive, missing: list[TagPlan]) -> task.
             "OLLAMA_HOST": PULL_ADDRESS,
             "OLLAMA_MODELS": ollama.store,
             "OLLAMA_NOPRUNE": "1",
+            **_proxy(ollama),
         },
         properties={
             "User": USER,
@@ -165,11 +171,16 @@ def _services(plan: HostPlan, probe: Probe) -> None:
         unit = files.write(
             files=[files.File(f"/etc/systemd/system/{service.unit}", unit_text(plan, service))],
             seen=probe.paths,
+            keep=units.PREVIOUS,
             name="Write the Ollama unit",
         )
         units.serving(
             service=units.Service(
-                service.unit, f"service {service.name}", service.start_timeout_seconds + 90
+                service.unit,
+                f"service {service.name}",
+                service.start_timeout_seconds + 90,
+                setting=f"serve.{service.name}",
+                previous=f"{units.PREVIOUS}/{service.unit}",
             ),
             seen=probe.units,
             because=[unit],

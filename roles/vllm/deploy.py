@@ -12,8 +12,6 @@ from ops.render import render
 from plan.host import BYTECODE, USER, EnvironmentPlan, HostPlan, ServicePlan
 from plan.probe import Probe
 
-# What a changed unit replaces, until the changed one serves.
-PREVIOUS = "/etc/bringup/previous"
 READY = "/opt/bringup/bin/wait-until-ready"
 
 
@@ -46,7 +44,7 @@ def serve(plan: HostPlan, probe: Probe, installed: OperationMeta | None) -> None
             ],
             seen=probe.paths,
             check=_flags_check(plan.environment, service) if service.unit in probe.units else None,
-            keep=PREVIOUS,
+            keep=units.PREVIOUS,
             name="Write the vLLM unit",
         )
         units.serving(
@@ -55,7 +53,7 @@ def serve(plan: HostPlan, probe: Probe, installed: OperationMeta | None) -> None
                 f"service {service.name}",
                 service.start_timeout_seconds + 60,
                 setting=f"serve.{service.name}",
-                previous=f"{PREVIOUS}/{service.unit}",
+                previous=f"{units.PREVIOUS}/{service.unit}",
             ),
             seen=probe.units,
             because=[unit, *reasons],

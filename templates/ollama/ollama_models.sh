@@ -19,6 +19,14 @@ request() { # METHOD PATH TAG
 tell_progress() { # TAG
     while sleep 5; do echo "$1: the store has $(du -sm "$OLLAMA_MODELS" 2>/dev/null | cut -f 1) MiB"; done
 }
+advice() { # REPLY
+    case $1 in
+    *"newer version of Ollama"*) echo " - set sources.ollama_version to a newer one" ;;
+    *"no space left"*) echo " - make room, or set ollama.store to a directory on another disk" ;;
+    *"file does not exist"*) echo " - its registry has no such tag: correct the model's name" ;;
+    *"i/o timeout"* | *"connection refused"* | *"no such host"*) echo " - behind a proxy set ollama.https_proxy" ;;
+    esac
+}
 fail() { echo "error: $*"; exit 1; }
 
 until curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "$url/api/version"; do
@@ -33,7 +41,7 @@ while [ $# -gt 1 ]; do
         tell_progress "$2" & progress=$!
         reply=$(request POST /api/pull "$2")
         kill "$progress"; progress=
-        case $reply in *'"status":"success"'*) ;; *) fail "$2 cannot be pulled: $reply" ;; esac
+        case $reply in *'"status":"success"'*) ;; *) fail "$2 cannot be pulled: $reply$(advice "$reply")" ;; esac
         ;;
     remove)
         reply=$(request DELETE /api/delete "$2")

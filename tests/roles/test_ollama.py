@@ -1,67 +1,46 @@
 """Ollama from the settings to what a host is sent: names, archives, refusals, tasks, the unit."""
 
 import hashlib
-import json
-import shlex
 import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from plan import archives, settings, show, stamp
-from plan.decide import plan_host
-from plan.errors import PlanError, SettingsError
-from plan.host import CreatedPlan, HostPlan, TagPlan
+from plan.errors import SettingsError
+from plan.host import TagPlan
 from plan.probe import Probe, parse
 from plan.probe_ollama import whole_name
 from plan.sections import Sources
 from roles.ollama import deploy as role
 from tests import probes
-from tests.roles.fleet import FakeHost, Run, deploy
+from tests.roles.fleet import FakeHost, deploy
+from tests.roles.ollama_hosts import (
+    BARE,
+    PRUNE,
+    QUANTIZED,
+    SHA256,
+    STORE,
+    TAG,
+    blobs,
+    manifest,
+    planned,
+    pull_command,
+    pulled,
+    refusals,
+    removed,
+    small,
+    unit_of,
+    with_ollama,
+)
 from tests.roles.security import exposure
 from tests.roles.served import stamped
 from tests.roles.systemd_words import settings as unit_settings
 from tests.roles.systemd_words import words
-
-BARE = probes.answer(probes.BARE)
-TAG = "qwen2.5:0.5b"
-QUANTIZED = "modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M"
-SHA256 = "ab" * 32
-STORE = "/srv/models/ollama"
-PRUNE = {"ollama": {"prune": True}}
-
-
-def small(**changed: Any) -> dict[str, Any]:
-    return {"serve": {"small": {"engine": "ollama", "model": TAG} | changed}}
-
-
-def planned(*layers: dict[str, Any], probe: str = BARE) -> HostPlan:
-    return plan_host("host", settings.read(layers), parse(probe))
-
-
-def refusals(*layers: dict[str, Any]) -> list[str]:
-    with pytest.raises(SettingsError) as refused:
-        settings.read(layers)
-    return refused.value.sentences
-
-
-def with_ollama(*lines: str) -> str:
-    """The bare host, on which the probe found these lines of Ollama's."""
-    return BARE.replace("@@end", "\n".join(["@@ollama", *lines, "@@end"]))
-
-
-def manifest(path: str, *sizes: int) -> str:
-    """A manifest of the store, with files of these sizes."""
-    layers = [{"digest": f"sha256:{size:064x}", "size": size} for size in sizes]
-    return f"manifest {path} {json.dumps({'config': layers[0], 'layers': layers[1:]})}"
-
-
-def blobs(*sizes: int) -> list[str]:
-    return [f"blob {size} sha256-{size:064x}" for size in sizes]
 
 
 class TestNames:
@@ -207,118 +186,6 @@ class TestThePlan:
         assert sentence.startswith("ollama.models")
 
 
-class TestAStoreOnAnotherDisk:
-    asked: ClassVar = {"ollama": {"store": "/data/ollama"}}
-    filled = (
-        "store /srv/models/ollama",
-        manifest("registry.ollama.ai/library/qwen2.5/0.5b", 1, 2**30),
-        *blobs(1, 2**30),
-    )
-
-    def test_is_what_the_server_reads_and_waits_for(self) -> None:
-        plan = planned(small(), self.asked)
-        values = [(name, value) for _, name, value in unit_settings(unit_of(plan))]
-        assert ("RequiresMountsFor", "/data/ollama") in values
-        assert ("Environment", "OLLAMA_MODELS=/data/ollama") in values
-
-    def test_gets_the_models_and_the_old_place_is_cleared_after_the_restart(self) -> None:
-        run = deploy(FakeHost("small", with_ollama("version 0.40.2", *self.filled), small() | self.asked))
-        assert run.code == 0, run.output
-        kinds = run.kinds("small")
-        order = ["start ollama-store", "service restart", f"remove {STORE}"]
-        assert [kind for kind in kinds if kind in order] == order
-        assert "start ollama-models" not in kinds
-
-    def test_is_moved_once(self) -> None:
-        there = with_ollama("store /data/ollama", *self.filled[1:])
-        run = deploy(FakeHost("small", there, small() | self.asked))
-        assert "start ollama-store" not in run.kinds("small")
-        plan = planned(small(), self.asked, probe=there.replace("@@ollama", f"@@ollama\nold_store {STORE}"))
-        assert plan.ollama and plan.ollama.removed_paths == (STORE,)
-
-    @pytest.mark.parametrize(
-        ("mounts", "short"),
-        [
-            (["/ 9999999", "/data 100000"], True),  # KiB
-            (["/ 100000", "/data 9999999"], False),
-            (["/ 100000"], False),  # the same file system: links take no room
-            (["/ 9999999", "/data -"], False),
-        ],
-    )
-    def test_needs_room_on_its_own_disk(self, mounts: list[str], short: bool) -> None:
-        probe = with_ollama(*self.filled).replace("@@ollama", "\n".join(["@@mounts", *mounts, "@@ollama"]))
-        if short:
-            with pytest.raises(PlanError, match=r"ollama.store: /data/ollama has 0.1 GiB free, .* need 1\."):
-                planned(small(), self.asked, probe=probe)
-        else:
-            assert planned(small(), self.asked, probe=probe)
-
-    @pytest.mark.parametrize(
-        "store",
-        ["/ollama", "data/ollama", "/data/../etc", "/data/$(id)", "/home/a/b", "/tmp/x", "/srv/models/x"],
-    )
-    def test_is_refused_where_services_cannot_read_or_others_live(self, store: str) -> None:
-        (sentence,) = refusals(small(), {"ollama": {"store": store}})
-        assert sentence.startswith("ollama.store: ")
-
-
-class TestAModelOfAModelfile:
-    @pytest.fixture
-    def asked(self, tmp_path: Path) -> dict[str, Any]:
-        (tmp_path / "desk").write_text(f"FROM {TAG}\nSYSTEM Answer in one sentence.\n")
-        return small(model="desk", ollama={"modelfile": str(tmp_path / "desk")})
-
-    def test_is_created_after_its_base_was_pulled(self, asked: dict[str, Any]) -> None:
-        run = deploy(FakeHost("small", BARE, asked))
-        assert run.code == 0, run.output
-        file = "/etc/bringup/modelfiles/registry.ollama.ai--library--desk--latest"
-        assert run.files("small")[file].startswith(f"FROM {TAG}\n")
-        (model,) = (tag for tag in planned(asked).ollama.tags if tag.model == "desk")  # type: ignore[union-attr]
-        assert isinstance(model, CreatedPlan)
-        assert pulled(run)[-6:] == ["pull", TAG, "create", "desk", file, model.digest]
-
-    def test_is_there_only_when_made_from_this_very_file(self, asked: dict[str, Any]) -> None:
-        (service,) = planned(asked).services
-        assert isinstance(service.model, CreatedPlan)
-        stored = manifest("registry.ollama.ai/library/desk/latest", 1, 2)
-        for digest, there in ((service.model.digest, True), ("0" * 12, False)):
-            seen = parse(with_ollama(stored, *blobs(1, 2), f"created desk {digest}"))
-            assert service.model.there(seen) is there
-        assert not service.model.there(parse(with_ollama(stored, *blobs(1, 2))))
-
-    def test_counts_in_memory_as_its_base(self, asked: dict[str, Any]) -> None:
-        assert not any("not in the tables" in warning for warning in planned(asked).warnings)
-
-    def test_keeps_its_base_when_models_are_pruned(self, asked: dict[str, Any]) -> None:
-        there = with_ollama(manifest(TestTheStore.path, 1, 2), *blobs(1, 2))
-        plan = planned(asked, PRUNE, probe=there).ollama
-        assert plan and plan.removed_tags == ()
-
-    def test_leaves_no_modelfile_behind(self, asked: dict[str, Any]) -> None:
-        file = "/etc/bringup/modelfiles/registry.ollama.ai--library--desk--latest"
-        there = probes.with_block(BARE, "paths", f"640 root:bringup f {file}")
-        assert removed(there) == (file,)
-        assert removed(there, asked) == ()
-
-    def test_may_be_made_from_a_file_of_a_planned_download_alone(self, tmp_path: Path) -> None:
-        (tmp_path / "desk").write_text("FROM /srv/models/Qwen/Some-GGUF/master/some.gguf\n")
-        asked = small(model="desk", ollama={"modelfile": str(tmp_path / "desk")})
-        with pytest.raises(PlanError) as refused:
-            planned(asked)
-        assert refused.value.sentences == [
-            "serve.small.ollama.modelfile: /srv/models/Qwen/Some-GGUF/master/some.gguf is of no entry of "
-            "`models`. Add 'Qwen/Some-GGUF' to them."
-        ]
-        plan = planned(asked, {"models": {"Qwen/Some-GGUF": {}}})
-        assert plan.ollama and [tag.model for tag in plan.ollama.tags] == ["desk"]
-
-
-def removed(probe: str, *layers: dict[str, Any]) -> tuple[str, ...]:
-    plan = planned(*(layers or [small()]), probe=probe).ollama
-    assert plan
-    return plan.removed_paths
-
-
 class TestTheStore:
     path = "registry.ollama.ai/library/qwen2.5/0.5b"
     tag = TagPlan(TAG, "", "", STORE)
@@ -340,11 +207,6 @@ class TestTheStore:
         seen = self.seen(manifest(self.path, 1, 2), *blobs(1), short)
         assert seen.ollama.damaged == {f"sha256-{2:064x}"}
         assert not self.tag.there(seen)
-
-
-def unit_of(plan: HostPlan) -> str:
-    (service,) = plan.services
-    return role.unit_text(plan, service)
 
 
 class TestTheUnit:
@@ -445,19 +307,6 @@ class TestTheSettingsOfAServer:
         assert refusals({"serve": {"chat": {"model": model, "ollama": {"parallel": 2}}}}) == [
             "serve.chat.ollama: is for Ollama, and the engine is vllm. Leave it out."
         ]
-
-
-def pull_command(run: Run) -> str:
-    """The command that starts the task of the models."""
-    (pull,) = [trip.command for trip in run.execs["small"] if "--unit=bringup-ollama-models" in trip.command]
-    return pull
-
-
-def pulled(run: Run) -> list[str]:
-    """The words of the program that the task runs."""
-    pull = pull_command(run)
-    script = shlex.split(pull[pull.index("systemd-run") :].removesuffix("; fi"))[-1]
-    return shlex.split(script.splitlines()[-1])
 
 
 class TestADeploy:

@@ -1,0 +1,175 @@
+"""Ollama over time: models of a Modelfile, another store, another version, a proxy."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from plan.errors import PlanError
+from plan.host import CreatedPlan
+from plan.probe import parse
+from tests import probes
+from tests.roles.fleet import Answer, FakeHost, deploy
+from tests.roles.ollama_hosts import (
+    BARE,
+    PRUNE,
+    STORE,
+    TAG,
+    blobs,
+    manifest,
+    planned,
+    pulled,
+    refusals,
+    removed,
+    small,
+    unit_of,
+    with_ollama,
+)
+from tests.roles.systemd_words import settings as unit_settings
+
+STORED = "registry.ollama.ai/library/qwen2.5/0.5b"
+
+
+def test_a_proxy_is_told_by_the_one_variable_that_ollama_reads() -> None:
+    run = deploy(FakeHost("small", BARE, small() | {"ollama": {"https_proxy": "http://proxy.intranet:3128"}}))
+    starts = [trip.command for trip in run.execs["small"] if "--unit=bringup-ollama" in trip.command]
+    assert [command.count("PROXY=http://proxy.intranet:3128") for command in starts] == [1, 1]
+    assert all("--setenv=HTTPS_PROXY=" in command for command in starts)
+    (sentence,) = refusals(small(), {"ollama": {"https_proxy": "http://me:secret@proxy:3128"}})
+    assert sentence.startswith("ollama.https_proxy: ")
+
+
+class TestAnUpgrade:
+    """A host that serves by an older version, which is in the probe beside the running unit."""
+
+    unit = ("Id=ollama-small.service", "ActiveState=active", "UnitFileState=enabled", "NeedDaemonReload=no")
+    stored = (manifest("registry.ollama.ai/library/qwen2.5/0.5b", 1, 2), *blobs(1, 2))
+    text = probes.with_block(with_ollama("version 0.13.3", *stored), "units", *unit)
+
+    def test_restarts_the_service_and_then_removes_the_old_libraries(self) -> None:
+        run = deploy(FakeHost("small", self.text, small()))
+        assert run.code == 0, run.output
+        kinds = run.kinds("small")
+        order = ["start ollama", "service restart", "remove /opt/bringup/ollama/0.13.3"]
+        assert [kind for kind in kinds if kind in order] == order
+
+    def test_that_does_not_serve_puts_the_old_unit_back_and_keeps_its_libraries(self) -> None:
+        fails = Answer("-P ActiveState", "failed 0 none")
+        puts_back = Answer("echo restored", "restored")
+        run = deploy(FakeHost("small", self.text, small(), [puts_back, fails]))
+        assert run.code == 1
+        (unit,) = [
+            trip
+            for trip in run.execs["small"]
+            if "/etc/systemd/system/ollama-small" in trip.command and trip.files()
+        ]
+        assert "/etc/bringup/previous/ollama-small.service" in unit.command
+        assert "the old one is put back" in run.output
+        assert not [kind for kind in run.kinds("small") if kind.startswith("remove")]
+
+
+class TestAStoreOnAnotherDisk:
+    asked: ClassVar = {"ollama": {"store": "/data/ollama"}}
+    filled = (
+        "store /srv/models/ollama",
+        manifest("registry.ollama.ai/library/qwen2.5/0.5b", 1, 2**30),
+        *blobs(1, 2**30),
+    )
+
+    def test_is_what_the_server_reads_and_waits_for(self) -> None:
+        plan = planned(small(), self.asked)
+        values = [(name, value) for _, name, value in unit_settings(unit_of(plan))]
+        assert ("RequiresMountsFor", "/data/ollama") in values
+        assert ("Environment", "OLLAMA_MODELS=/data/ollama") in values
+
+    def test_gets_the_models_and_the_old_place_is_cleared_after_the_restart(self) -> None:
+        run = deploy(FakeHost("small", with_ollama("version 0.40.2", *self.filled), small() | self.asked))
+        assert run.code == 0, run.output
+        kinds = run.kinds("small")
+        order = ["start ollama-store", "service restart", f"remove {STORE}"]
+        assert [kind for kind in kinds if kind in order] == order
+        assert "start ollama-models" not in kinds
+
+    def test_is_moved_once(self) -> None:
+        there = with_ollama("store /data/ollama", *self.filled[1:])
+        run = deploy(FakeHost("small", there, small() | self.asked))
+        assert "start ollama-store" not in run.kinds("small")
+        left = with_ollama("store /data/ollama", f"old_store {STORE}", *self.filled[1:])
+        plan = planned(small(), self.asked, probe=left)
+        assert plan.ollama and plan.ollama.removed_paths == (STORE,)
+
+    @pytest.mark.parametrize(
+        ("mounts", "short"),
+        [
+            (["/ 9999999", "/data 100000"], True),  # KiB
+            (["/ 100000", "/data 9999999"], False),
+            (["/ 100000"], False),  # the same file system: links take no room
+            (["/ 9999999", "/data -"], False),
+        ],
+    )
+    def test_needs_room_on_its_own_disk(self, mounts: list[str], short: bool) -> None:
+        probe = with_ollama(*self.filled).replace("@@ollama", "\n".join(["@@mounts", *mounts, "@@ollama"]))
+        if short:
+            with pytest.raises(PlanError, match=r"ollama.store: /data/ollama has 0.1 GiB free, .* need 1\."):
+                planned(small(), self.asked, probe=probe)
+        else:
+            assert planned(small(), self.asked, probe=probe)
+
+    @pytest.mark.parametrize(
+        "store",
+        ["/ollama", "data/ollama", "/data/../etc", "/data/$(id)", "/home/a/b", "/tmp/x", "/srv/models/x"],
+    )
+    def test_is_refused_where_services_cannot_read_or_others_live(self, store: str) -> None:
+        (sentence,) = refusals(small(), {"ollama": {"store": store}})
+        assert sentence.startswith("ollama.store: ")
+
+
+class TestAModelOfAModelfile:
+    @pytest.fixture
+    def asked(self, tmp_path: Path) -> dict[str, Any]:
+        (tmp_path / "desk").write_text(f"FROM {TAG}\nSYSTEM Answer in one sentence.\n")
+        return small(model="desk", ollama={"modelfile": str(tmp_path / "desk")})
+
+    def test_is_created_after_its_base_was_pulled(self, asked: dict[str, Any]) -> None:
+        run = deploy(FakeHost("small", BARE, asked))
+        assert run.code == 0, run.output
+        file = "/etc/bringup/modelfiles/registry.ollama.ai--library--desk--latest"
+        assert run.files("small")[file].startswith(f"FROM {TAG}\n")
+        (model,) = (tag for tag in planned(asked).ollama.tags if tag.model == "desk")  # type: ignore[union-attr]
+        assert isinstance(model, CreatedPlan)
+        assert pulled(run)[-6:] == ["pull", TAG, "create", "desk", file, model.digest]
+
+    def test_is_there_only_when_made_from_this_very_file(self, asked: dict[str, Any]) -> None:
+        (service,) = planned(asked).services
+        assert isinstance(service.model, CreatedPlan)
+        stored = manifest("registry.ollama.ai/library/desk/latest", 1, 2)
+        for digest, there in ((service.model.digest, True), ("0" * 12, False)):
+            seen = parse(with_ollama(stored, *blobs(1, 2), f"created desk {digest}"))
+            assert service.model.there(seen) is there
+        assert not service.model.there(parse(with_ollama(stored, *blobs(1, 2))))
+
+    def test_counts_in_memory_as_its_base(self, asked: dict[str, Any]) -> None:
+        assert not any("not in the tables" in warning for warning in planned(asked).warnings)
+
+    def test_keeps_its_base_when_models_are_pruned(self, asked: dict[str, Any]) -> None:
+        there = with_ollama(manifest(STORED, 1, 2), *blobs(1, 2))
+        plan = planned(asked, PRUNE, probe=there).ollama
+        assert plan and plan.removed_tags == ()
+
+    def test_leaves_no_modelfile_behind(self, asked: dict[str, Any]) -> None:
+        file = "/etc/bringup/modelfiles/registry.ollama.ai--library--desk--latest"
+        there = probes.with_block(BARE, "paths", f"640 root:bringup f {file}")
+        assert removed(there) == (file,)
+        assert removed(there, asked) == ()
+
+    def test_may_be_made_from_a_file_of_a_planned_download_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "desk").write_text("FROM /srv/models/Qwen/Some-GGUF/master/some.gguf\n")
+        asked = small(model="desk", ollama={"modelfile": str(tmp_path / "desk")})
+        with pytest.raises(PlanError) as refused:
+            planned(asked)
+        assert refused.value.sentences == [
+            "serve.small.ollama.modelfile: /srv/models/Qwen/Some-GGUF/master/some.gguf is of no entry of "
+            "`models`. Add 'Qwen/Some-GGUF' to them."
+        ]
+        plan = planned(asked, {"models": {"Qwen/Some-GGUF": {}}})
+        assert plan.ollama and [tag.model for tag in plan.ollama.tags] == ["desk"]
