@@ -27,6 +27,7 @@ from tests.verify.api import Api
 from tests.verify.cases import Case, cases
 from tests.verify.evidence import MODULES, Evidence
 from tests.verify.fleet import Planned, Subject
+from tests.verify.reporting import Reporting, case_of
 
 # The order of a host's bring-up is the order of its proof.
 ROLES = (
@@ -38,6 +39,7 @@ ROLES = (
     "test_ollama",
     "test_gateway",
     "test_secrets",
+    "test_drift",
 )
 HOSTS = pytest.StashKey[list[Host]]()
 SUBJECTS = pytest.StashKey[list[Subject]]()
@@ -66,6 +68,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         if not config.getoption("--inventory"):
             raise inventory.InventoryError(USAGE)
         config.stash[HOSTS] = inventory.load(config.getoption("--inventory"), config.getoption("--limit"))
+        config.pluginmanager.register(Reporting(config.getoption("--inventory"), config.stash[HOSTS]))
     except inventory.InventoryError as error:
         print(error, file=sys.stderr)
         return 2
@@ -99,7 +102,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     order = [subject.name for subject in config.stash.get(SUBJECTS, [])]
 
     def place(item: pytest.Item) -> tuple[int, int]:
-        case = _case(item)
+        case = case_of(item)
         module = item.module.__name__.rpartition(".")[2] if isinstance(item, pytest.Function) else ""
         role = ROLES.index(module) if module in ROLES else len(ROLES)
         return (order.index(case.subject.name) if case else -1), role
@@ -107,15 +110,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = sorted((item for item in items if not _of_nothing(item)), key=place)
 
 
-def _case(item: pytest.Item) -> Case | None:
-    parameters = getattr(item, "callspec", None)
-    case = parameters.params.get("case") if parameters else None
-    return case if isinstance(case, Case) else None
-
-
 def _of_nothing(item: pytest.Item) -> bool:
     """pytest makes one item of a test whose list of cases is empty."""
-    return isinstance(item, pytest.Function) and "case" in item.fixturenames and _case(item) is None
+    return isinstance(item, pytest.Function) and "case" in item.fixturenames and case_of(item) is None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -123,7 +120,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     chosen = {
-        id(case.subject): case.subject for case in map(_case, session.items) if case and case.subject.planned
+        id(case.subject): case.subject
+        for case in map(case_of, session.items)
+        if case and case.subject.planned
     }
     if chosen:
         started = time.monotonic()
@@ -181,7 +180,7 @@ def host(planned: Planned) -> testinfra.host.Host:
 def evidence(case: Case) -> Evidence:
     """What was gathered on the host in one round trip."""
     if case.subject.evidence is None:
-        pytest.fail(case.subject.lost, pytrace=False)
+        pytest.skip(case.subject.lost)
     return case.subject.evidence
 
 

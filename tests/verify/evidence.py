@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from plan import stamp
 from plan.gateway import UNIT
 from plan.host import CONDA_PREFIX, HostPlan
 from plan.probe import MANIFEST
@@ -99,6 +100,39 @@ class Evidence:
         *words, status = self.lines("torch") or ["not run", "exit 127"]
         return int(status.split()[1]), "\n".join(words)
 
+    @property
+    def stamp(self) -> str | None:
+        """The text of the stamp; None when there is none."""
+        return self._text("stamp")
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Path -> content of our files that everybody may read."""
+        names = [name.removeprefix("text ") for name in self.blocks if name.startswith("text ")]
+        return {name: self._text(f"text {name}") or "" for name in names}
+
+    def _text(self, block: str) -> str | None:
+        if block not in self.blocks:
+            return None
+        return "".join(f"{line[1:]}\n" for line in self.blocks[block] if line.startswith("|"))
+
+    @property
+    def clock(self) -> int | None:
+        """The host's time, in seconds since 1970."""
+        return int("".join(self.lines("clock"))) if self.lines("clock") else None
+
+    @property
+    def ours(self) -> dict[int, tuple[str, str]]:
+        """Processes of our user or our programs: id -> name and unit."""
+        fields = (line.split(None, 2) for line in self.lines("ours"))
+        return {int(pid): (rest[0], rest[1].rpartition("/")[2]) for pid, *rest in fields if len(rest) == 2}
+
+    @property
+    def certificates(self) -> list[tuple[bool, str, str]]:
+        """Whether it is valid now, its file, when it ends; of every certificate of the front."""
+        fields = (line.split(None, 2) for line in self.lines("certificates"))
+        return [(valid == "yes", path, ends) for valid, path, ends in fields]
+
     def model(self, directory: str) -> dict[str, Entry]:
         """What lies in a model's directory, by path below it; the directory itself is ``""``."""
         found = (line.split(" ", 4) for line in self.lines("model", directory))
@@ -121,6 +155,11 @@ class Evidence:
         """The TCP sockets on which processes of the unit listen."""
         ours = {process.pid for process in self.processes(unit)}
         return [listener for listener in self._listeners() if listener.pids & ours]
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """All listening TCP sockets."""
+        return list(self._listeners())
 
     def _listeners(self) -> Iterator[Listener]:
         for line in self.lines("listening"):
@@ -151,7 +190,12 @@ def _processes(lines: list[str]) -> list[Process]:
 def script(plan: HostPlan) -> str:
     """The shell text that gathers everything the checks of this plan look at."""
     text = re.sub(r"(?m)^ *#.*\n", "", SCRIPT.read_text())
-    values = {"USER": plan.user, "MANIFEST": MANIFEST, "PROPERTIES": ",".join(PROPERTIES)}
+    values = {
+        "USER": plan.user,
+        "MANIFEST": MANIFEST,
+        "PROPERTIES": ",".join(PROPERTIES),
+        "STAMP": stamp.FILE,
+    }
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
     return "\n".join([text, *map(shlex.join, _calls(plan)), "block end"])

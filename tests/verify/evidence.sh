@@ -22,6 +22,26 @@ host() {
     block groups; id -nG "$user" 2>/dev/null
     block password; passwd --status "$user" 2>/dev/null | cut -d ' ' -f 2
     block listening; ss -Hltnp
+    block clock; date +%s
+    # processes that are ours by their user or by their program
+    block ours
+    { grep -l -E "^Uid:[[:space:]]+$(id -u "$user" 2>/dev/null || echo none)[[:space:]]" /proc/[0-9]*/status
+      find /proc/[0-9]*/exe -lname '/opt/bringup/*'
+    } 2>/dev/null | cut -d / -f 3 | sort -u | while read -r pid; do
+        echo "$pid $(cat "/proc/$pid/comm" 2>/dev/null) $(tail -n 1 "/proc/$pid/cgroup" 2>/dev/null)"
+    done
+    block certificates
+    for file in /etc/bringup/gateway/*certificate.pem; do
+        [ -f "$file" ] || continue
+        ends=$(openssl x509 -in "$file" -noout -enddate 2>/dev/null | cut -d = -f 2)
+        openssl x509 -in "$file" -noout -checkend 0 >/dev/null 2>&1 && valid=yes || valid=no
+        echo "$valid $file ${ends:-unreadable}"
+    done
+    if [ -f @STAMP@ ]; then block stamp; sed 's/^/|/' @STAMP@; fi
+    find /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service \
+        /etc/systemd/system/bringup-*.service /opt/bringup/bin /etc/bringup \
+        -type f -perm -044 -size -64k ! -name 'requirements-*' 2>/dev/null |
+        while read -r file; do block text "$file"; sed 's/^/|/' "$file"; done
 }
 
 gone() { # PATH...: what of these is still there
@@ -63,6 +83,10 @@ model() { # DIRECTORY
 
 service() { # UNIT MODEL_DIRECTORY
     block unit "$1"; systemctl show "$1" --property=@PROPERTIES@
+    block memory "$1"; systemctl show "$1" --property=MemoryCurrent
+    # what the server said of its memory when it started
+    journalctl --quiet --no-pager --output=cat --grep='Model loading took|KV cache size' \
+        _SYSTEMD_INVOCATION_ID="$(systemctl show -P InvocationID "$1")" 2>/dev/null | cut -c 1-300 | tail -n 20
     group=$(systemctl show "$1" --property=ControlGroup --value)
     main=$(systemctl show "$1" --property=MainPID --value)
     block processes "$1"

@@ -1,5 +1,6 @@
 """The hosts under check: each with its probe, its plan and what was gathered on it, or why there is none."""
 
+import time
 from dataclasses import dataclass, field
 
 import testinfra.host
@@ -9,13 +10,16 @@ from pydantic import SecretStr
 from pyinfra.api.host import Host
 
 from ops.planning import layers
+from ops.stamp import settings_digest
+from ops.version import version
 from plan import probe, secrets, settings
 from plan.decide import plan_host
+from plan.drift import Difference, Seen, differences
 from plan.errors import PlanError
 from plan.host import HostPlan
 from plan.probe import PACKAGES, Probe
 from roles.host import facts
-from tests.verify import evidence
+from tests.verify import evidence, health
 from tests.verify.connection import UnreachableError, connect, run_with_input
 from tests.verify.evidence import Evidence
 
@@ -25,12 +29,13 @@ AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Planned:
-    """A host that has a plan. `key` is the API key that its services ask for."""
+    """A host that has a plan. `key` is the API key that its services ask for, `settings` their digest."""
 
     connection: testinfra.host.Host = field(repr=False)
     probe: Probe = field(repr=False)
     plan: HostPlan = field(repr=False)
     key: SecretStr | None
+    settings: str = ""
 
 
 @dataclass
@@ -42,6 +47,13 @@ class Subject:
     problem: str = ""
     evidence: Evidence | None = None
     lost: str = ""
+    # it could not be looked at, which says nothing about what is on it
+    unreached: bool = False
+    # seconds that its clock is ahead of ours
+    ahead_seconds: float = 0.0
+    differences: tuple[Difference, ...] = ()
+    # what these are about, where a failed check has named it already
+    told: set[str] = field(default_factory=set)
 
 
 def consider(hosts: list[Host]) -> list[Subject]:
@@ -67,9 +79,10 @@ def _consider(host: Host) -> Subject:
     except PlanError as error:
         return Subject(host.name, problem="\n".join(f"{host.name}: {line}" for line in error.sentences))
     except UnreachableError as error:
-        return Subject(host.name, problem=str(error))
+        return Subject(host.name, problem=str(error), unreached=True)
     except (OSError, EOFError, SSHException) as error:
-        return Subject(host.name, problem=f"{host.name}: the connection broke: {error}. Run again.")
+        problem = f"{host.name}: the connection broke: {error}. Run again."
+        return Subject(host.name, problem=problem, unreached=True)
     except Exception as error:
         # as in a deploy, a defect of ours costs the host that shows it, not the fleet
         return Subject(
@@ -87,12 +100,17 @@ def _plan(host: Host) -> Planned:
     wanted = settings.read(layers(host))
     key = secrets.api_key(wanted.access)
     return Planned(
-        connection, seen, plan_host(host.name, wanted, seen), SecretStr(key) if key is not None else None
+        connection,
+        seen,
+        plan_host(host.name, wanted, seen),
+        SecretStr(key) if key is not None else None,
+        settings_digest(wanted),
     )
 
 
 def _gather(subject: Subject) -> None:
     assert subject.planned
+    began = time.time()
     try:
         key = subject.planned.key
         answer = run_with_input(
@@ -107,3 +125,18 @@ def _gather(subject: Subject) -> None:
     if subject.evidence is None:
         words = " ".join(answer.errors.split())[-300:]
         subject.lost = f"{subject.name}: its answer broke off: {words or f'exit {answer.code}'}. Run again."
+        return
+    subject.ahead_seconds = health.ahead(subject.evidence.clock, began, time.time())
+    subject.differences = _differences(subject.planned, subject.evidence)
+
+
+def _differences(planned: Planned, gathered: Evidence) -> tuple[Difference, ...]:
+    directories = {model.directory for model in planned.plan.models}
+    units = {service.unit: gathered.unit(service.unit) for service in planned.plan.services}
+    seen = Seen(
+        stamp=gathered.stamp,
+        texts=gathered.texts,
+        drop_ins={unit: text["DropInPaths"] for unit, text in units.items() if text.get("DropInPaths")},
+        hashes={directory: gathered.hashes(directory) for directory in directories},
+    )
+    return differences(planned.plan, planned.probe, seen, planned.settings, version())

@@ -1,11 +1,15 @@
 """The ground: reachable, planned, base packages, the service user, the directories."""
 
+from collections.abc import Iterable
+
 import pytest
 
 from ops.files import Directory
 from ops.packages import missing
 from plan.host import HostPlan
 from plan.probe import Probe
+from tests.verify import health
+from tests.verify.cases import Case
 from tests.verify.evidence import Evidence
 from tests.verify.files import difference
 from tests.verify.fleet import Subject
@@ -15,8 +19,8 @@ PRIVILEGED_GROUPS = {"root", "sudo", "wheel", "adm", "docker", "lxd", "disk", "s
 
 
 def test_host_is_reached_and_has_a_plan(subject: Subject) -> None:
-    if subject.problem:
-        pytest.fail(subject.problem, pytrace=False)
+    if subject.problem or subject.lost:
+        pytest.fail(subject.problem or subject.lost, pytrace=False)
 
 
 def test_base_packages_are_installed(plan: HostPlan, probe: Probe) -> None:
@@ -48,3 +52,28 @@ def test_directory_has_its_owner_and_mode(directory: Directory, probe: Probe) ->
 def test_nothing_is_left_of_what_shall_be_absent(plan: HostPlan, evidence: Evidence) -> None:
     left = evidence.lines("left")
     assert not left, f"still there: {', '.join(left)}"
+
+
+def test_clock_is_right(plan: HostPlan, case: Case, evidence: Evidence) -> None:
+    assert plan and evidence
+    _none(health.clock(case.subject.ahead_seconds))
+
+
+def test_disks_have_room(plan: HostPlan, probe: Probe) -> None:
+    assert plan
+    _none(health.disks(probe))
+
+
+def test_certificates_are_valid(plan: HostPlan, evidence: Evidence) -> None:
+    assert plan
+    _none(health.certificates(evidence))
+
+
+def test_ports_are_those_of_the_plan(plan: HostPlan, evidence: Evidence) -> None:
+    _none(health.strangers(plan, evidence))
+
+
+def _none(sentences: Iterable[str]) -> None:
+    found = list(sentences)
+    if found:
+        pytest.fail("\n\n".join(found), pytrace=False)
