@@ -6,6 +6,7 @@ from plan import apt, figures, floors, gpu_health, gpus, model_facts, nvidia, pa
 from plan import gateway as front
 from plan.answer import Decision, Machine, Refusal
 from plan.errors import PlanError
+from plan.gateway import UNIT as FRONT
 from plan.gateway import Exposed, plan_gateway
 from plan.gpus import Gpu
 from plan.host import (
@@ -390,8 +391,9 @@ def _conflicts(plan: HostPlan, probe: Probe) -> Iterator[str]:
     """What stands against an otherwise good plan on this very host."""
     for service in plan.services:
         holder = probe.listening.get(service.port)
-        unit = probe.units.get(service.unit)
-        ours = unit is not None and unit.active in ("active", "activating", "reloading", "deactivating")
+        # a front goes on listening while what it stands before is stopped
+        units = [unit for name in (service.unit, FRONT) if (unit := probe.units.get(name))]
+        ours = any(unit.active in ("active", "activating", "reloading", "deactivating") for unit in units)
         if holder is not None and not ours:
             yield (
                 f"serve.{service.name}.port: {service.port} is taken on this host by {holder}. "

@@ -192,6 +192,14 @@ class TestServices:
         held = dataclasses.replace(BARE, listening={8000: "vllm (pid 9)"}, units={"vllm-chat.service": unit})
         assert planned(held, ONE).services[0].port == 8000
 
+    def test_keep_the_port_that_their_front_holds_while_they_are_stopped(self) -> None:
+        front, stopped = (
+            Unit(state, "", "enabled", "success", 9, 0, False) for state in ("active", "inactive")
+        )
+        units = {"vllm-chat.service": stopped, "bringup-gateway.service": front}
+        held = dataclasses.replace(BARE, listening={8000: "nginx (pid 9)"}, units=units)
+        assert planned(held, ONE).services[0].port == 8000
+
     def test_with_pins_that_disagree_are_refused_both_named(self) -> None:
         half = {"model": SMALL, "gpu_memory_utilization": 0.4}
         both = {"a": half | {"vllm": "0.19.1"}, "b": half | {"vllm": "0.11.0"}}
