@@ -2,11 +2,23 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from plan import apt, figures, floors, gpu_health, gpus, model_facts, nvidia, packages, resolve, smi, sources
+from plan import (
+    apt,
+    figures,
+    floors,
+    gpu_health,
+    gpus,
+    model_facts,
+    nvidia,
+    packages,
+    ports,
+    resolve,
+    smi,
+    sources,
+)
 from plan import gateway as front
 from plan.answer import Decision, Machine, Refusal
 from plan.errors import PlanError
-from plan.gateway import UNIT as FRONT
 from plan.gateway import Exposed, plan_gateway
 from plan.gpus import Gpu
 from plan.host import (
@@ -99,7 +111,7 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         removed_gateway=tuple(_removed_gateway(services, probe)),
         gpu_floors=tuple(floors.floor_of(gpu) for gpu in machine.gpus),
     )
-    problems = [*_conflicts(plan, probe), *_room(plan, stack, decisions, probe)]
+    problems = [*ports.taken(plan.services, probe), *_room(plan, stack, decisions, probe)]
     if plan.driver.waits:
         problems.append(plan.driver.waiting_sentence)
     if problems:
@@ -385,17 +397,3 @@ def _room(plan: HostPlan, stack: Decision, decisions: Mapping[str, Decision], pr
     if free < needed:
         yield f"disk: /srv/models has {free:.1f} GiB free, the models need {needed:.0f}. Make room there."
     yield from short_of_room(plan.ollama, probe) if plan.ollama else ()
-
-
-def _conflicts(plan: HostPlan, probe: Probe) -> Iterator[str]:
-    """What stands against an otherwise good plan on this very host."""
-    for service in plan.services:
-        holder = probe.listening.get(service.port)
-        # a front goes on listening while what it stands before is stopped
-        units = [unit for name in (service.unit, FRONT) if (unit := probe.units.get(name))]
-        ours = any(unit.active in ("active", "activating", "reloading", "deactivating") for unit in units)
-        if holder is not None and not ours:
-            yield (
-                f"serve.{service.name}.port: {service.port} is taken on this host by {holder}. "
-                f"Set serve.{service.name}.port to a free one."
-            )
