@@ -25,23 +25,28 @@ PAUSE_SECONDS = 2.0
 
 
 @operation()
-def reboot(label: str, before: str, needed: bool = True) -> Generator[PyinfraCommand, None, None]:
+def reboot(
+    label: str, before: str, only_if: str = "true", needed: bool = True
+) -> Generator[PyinfraCommand, None, None]:
     """Reboots the host after a script has stopped what must not be cut; waits until it is back.
 
     Args:
         label: why, for the operator's eyes.
         before: shell script; the host is not rebooted when it fails.
+        only_if: shell command that tells on the host whether it is to be rebooted.
         needed: whether anything is done.
     """
     if not needed:
         host.noop("no reboot is needed")
         return
-    yield FunctionCommand(_reboot, (label, before, privileges()), {})
+    yield FunctionCommand(_reboot, (label, before, only_if, privileges()), {})
 
 
-def _reboot(state: State, host: Host, label: str, before: str, given: dict[str, Any]) -> bool:
+def _reboot(state: State, host: Host, label: str, before: str, only_if: str, given: dict[str, Any]) -> bool:
     """False fails this host alone."""
     remote = Remote(host, given)
+    if not remote.run(only_if).ok:
+        return True
     if host.name.startswith("@local"):
         say(remote, label, "this is the machine that you run on. Reboot it by hand.", logger.error)
         return False

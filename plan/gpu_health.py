@@ -49,9 +49,9 @@ _RETIRED = "retired_pages/pending_retirement"
 
 
 def persistence(probe: Probe) -> bool | None:
-    """Whether every GPU keeps its state between programs; None when no driver says so."""
-    modes = [_text(gpu, "persistence_mode").lower() for gpu in _gpus(probe.smi)]
-    return all(mode == "enabled" for mode in modes) if any(modes) else None
+    """Whether every GPU that can keeps its state between programs; None when no driver says so."""
+    modes = {_text(gpu, "persistence_mode").lower() for gpu in _gpus(probe.smi)}
+    return "disabled" not in modes if modes & {"enabled", "disabled"} else None
 
 
 def _xids(probe: Probe) -> Iterator[str]:

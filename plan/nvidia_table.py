@@ -110,12 +110,6 @@ def rpm_key() -> tuple[str, str]:
     return _table()["rpm_key"]["file"], _table()["rpm_key"]["fingerprint"]
 
 
-def dcgm(cuda_major: int) -> tuple[str, str]:
-    """DCGM for a CUDA major: its package, its unit."""
-    row = _table()["dcgm"]
-    return row["package"].format(cuda=cuda_major), row["unit"]
-
-
 def room_gib() -> tuple[float, float]:
     """What an installation takes below /usr and in /boot."""
     return float(_table()["room"]["usr_gib"]), float(_table()["room"]["boot_gib"])

@@ -87,9 +87,11 @@ def _start(
         return "reboot", f"{rival} holds the card"
     if not runs_next:
         return "reboot", f"the kernel that runs, {probe.kernel}, has no module of it"
+    replaced = release is None or any(name in probe.nvidia.modules for name in install)
+    if probe.nvidia.waiting and not install:
+        return "reboot", probe.nvidia.waiting
     if probe.driver is None:
         return "load", _unloaded(probe)
-    replaced = release is None or any(name in probe.nvidia.modules for name in install)
     if replaced and install:
         return "reload", f"the module that is loaded is {probe.driver}"
     if release and probe.driver != release:

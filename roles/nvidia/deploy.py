@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 from pyinfra import logger
@@ -16,7 +17,7 @@ from ops.reboot import reboot
 from ops.remote import Remote, privileges
 from ops.render import render
 from ops.waiting import say
-from plan import apt, nvidia_table
+from plan import apt, gpu_health, nvidia_table
 from plan.host import HostPlan
 from plan.nvidia import FABRIC, PERSISTENCE
 from plan.nvidia_plan import DIRECTORY, WAITING, DriverPlan
@@ -48,12 +49,15 @@ def install(plan: HostPlan, probe: Probe) -> None:
     )
     work = driver.work
     installed = task.run(
-        task=_task("install", "packages" if work.install else "modules"),
+        # the same words whatever is missing, so that a run after a cut joins what is under way
+        task=_task("install"),
         needed=work.needed,
         name="Install the NVIDIA driver",
     )
+    # where a reboot is allowed, finding out that only that helps is no failure
+    only_a_reboot_helps = {"SuccessExitStatus": "3"} if driver.reboot else {}
     task.run(
-        task=_task("start"),
+        task=replace(_task("start"), properties=only_a_reboot_helps),
         needed=work.start in ("load", "reload"),
         name="Put the NVIDIA driver to work",
     )
@@ -109,6 +113,7 @@ def plan_text(plan: HostPlan, driver: DriverPlan) -> str:
         "next_kernel": driver.kernels[-1],
         "held": " ".join(f"'{pattern}'" for pattern in driver.held),
         "units": " ".join(driver.units),
+        "reboot": "allowed" if driver.reboot else "never",
         "otherwise": _otherwise(driver),
     }
     lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
@@ -132,15 +137,17 @@ def _reboot(driver: DriverPlan) -> None:
     """The reboot where it is allowed; else the host is left waiting, which it and the next run know."""
     work = driver.work
     wanted = work.start == "reboot"
+    perhaps = bool(work.start) and driver.reboot
     note = f"echo {shlex.quote(work.because)} >{WAITING}"
     if driver.reboot:
         reboot(
             label=f"reboot ({work.because})",
             before=f"sh {PROGRAM} before_reboot 2>&1",
-            needed=wanted,
+            only_if="true" if wanted else f"test -e {WAITING}",
+            needed=perhaps,
             name="Reboot into the new driver",
         )
-        task.run(task=_task("settle"), needed=wanted, name="Look at the driver after the reboot")
+        task.run(task=_task("settle"), needed=perhaps, name="Look at the driver after the reboot")
     else:
         left_waiting(
             sentence=driver.waiting_sentence,
@@ -173,6 +180,7 @@ def _keep_running(unit: str, probe: Probe, because: list[OperationMeta]) -> None
             service=units.Service(unit, unit.removesuffix(".service"), 120),
             seen=probe.units,
             because=because,
+            restart=unit == PERSISTENCE and gpu_health.persistence(probe) is False,
             name="Keep the driver's daemon running",
         )
 

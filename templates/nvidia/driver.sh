@@ -2,7 +2,7 @@
 # The NVIDIA driver of this host, as /etc/bringup/driver/plan says; written by bringup, edits are overwritten.
 #   driver install   packages, the module for every planned kernel, the initramfs, holds
 #   driver start     loads the module anew; what used the GPUs is stopped before and started after
-#   driver settle    after a boot: the module is loaded and of the planned release
+#   driver settle    after a reboot of ours: the module is loaded and of the planned release
 #   driver remove    takes away what `install` added
 # Every step completes what an earlier, cut run left. Exit 3: only a reboot helps.
 set -eu
@@ -32,7 +32,7 @@ installed_names() {
 }
 version_of() {
     case $manager in
-    apt) dpkg-query -W -f '${Version}\n' "$1" 2>/dev/null ;;
+    apt) dpkg-query -W -f '${db:Status-Abbrev} ${Version}\n' "$1" 2>/dev/null | sed -n 's/^.i. //p' | grep . ;;
     dnf) rpm -q --qf '%{VERSION}-%{RELEASE}\n' "$1" 2>/dev/null ;;
     esac
 }
@@ -44,7 +44,10 @@ belonging() {
     esac | grep -vE 'container|toolkit' || true
 }
 main_package() { for name in $packages; do case $name in *dkms*) echo "$name"; return ;; esac; done; }
-installed_release() { for name in $(main_package) $packages; do version_of "$name" | release_of && return; done; }
+installed_release() {
+    for name in $(main_package) $packages; do version_of "$name" | release_of && return; done
+    return 1
+}
 module_release() {
     modinfo -k "$1" -F version nvidia 2>/dev/null || modinfo -k "$1" -F version nvidia-current 2>/dev/null ||
         modinfo -k "$1" -F version nvidia-current-open 2>/dev/null || true
@@ -160,17 +163,27 @@ apt_install() {
     quietly dpkg --configure -a || true
     apt_repository
     quietly apt update || say "the package index could not be renewed; what is there is used."
-    wanted="dkms $packages"
+    # a driver of this branch that is there is completed at its own release, never moved on the way
+    planned=$(installed_release || true)
+    [ "${planned%%.*}" = "$branch" ] || planned=
+    wanted=dkms
+    for name in $packages; do
+        if [ "$(version_of "$name" | release_of)" = "${planned:-none}" ]; then continue; fi
+        if [ "$planned" ]; then wanted="$wanted $(apt_exact "$name" "$planned")"; else wanted="$wanted $name"; fi
+    done
     for name in $optional $headers; do
+        version_of "$name" >/dev/null && continue
         if apt-cache $apt_options show "$name" >/dev/null 2>&1; then wanted="$wanted $name"
         elif [ "$name" = "linux-headers-$next_kernel" ] && [ ! -e "/lib/modules/$next_kernel/build/Makefile" ]; then
             fail "the package sources have no $name, which the module is built against. Boot another kernel."
         fi
     done
     apt_resolve $wanted $beside
-    planned=$(sed -n "s/^Inst $(main_package) \(\[[^]]*\] \)\{0,1\}(\([^ ]*\) .*/\2/p" "$said" | release_of)
-    planned=${planned:-$(version_of "$(main_package)" | release_of)}
-    for name in $exact; do wanted="$wanted $(apt_exact "$name" "$planned")"; done
+    [ "$planned" ] ||
+        planned=$(sed -n "s/^Inst $(main_package) \(\[[^]]*\] \)\{0,1\}(\([^ ]*\) .*/\2/p" "$said" | release_of)
+    for name in $exact; do
+        [ "$(version_of "$name" | release_of)" = "$planned" ] || wanted="$wanted $(apt_exact "$name" "$planned")"
+    done
     [ -z "$exact" ] || apt_resolve $wanted $beside
     remember
     quietly apt install $wanted $beside || undo "$(sed -n 's/^E: //p' "$said" | tail -n 1)"
@@ -178,7 +191,9 @@ apt_install() {
 dnf_install() {
     dnf_repository
     first=${packages##* }
-    planned=$(dnf_ repoquery --showduplicates --qf '%{version}\n' "$first" | grep "^$branch\." | sort -V | tail -n 1)
+    planned=$(installed_release || true)
+    [ "${planned%%.*}" = "$branch" ] ||
+        planned=$(dnf_ repoquery --showduplicates --qf '%{version}\n' "$first" | grep "^$branch\." | sort -V | tail -n 1)
     [ "$planned" ] || fail "the package sources have no $first of branch $branch. $otherwise"
     wanted="dkms $headers 'dnf-command(versionlock)'"
     for name in $packages $optional $exact; do wanted="$wanted $name-$planned"; done
@@ -193,7 +208,8 @@ dnf_install() {
 
 # What was there before: names to tell what is added, versions to go back to.
 remember() {
-    installed_names >"$state/before"
+    # of a run that was cut the first look counts
+    [ -e "$state/before" ] || installed_names >"$state/before"
     if [ ! -e "$state/previous" ]; then
         for name in $(belonging); do echo "$name $(version_of "$name")"; done >"$state/previous.new"
         mv -f "$state/previous.new" "$state/previous"
@@ -259,10 +275,8 @@ hold() {
     esac || fail "what belongs to it could not be held: $(tail -n 1 "$said")"
 }
 install() {
-    if [ "$1" = packages ]; then
-        case $manager in apt) apt_install ;; dnf) dnf_install ;; esac
-        note_added
-    fi
+    case $manager in apt) apt_install ;; dnf) dnf_install ;; esac
+    note_added
     build || undo "its module could not be built"
     hold
     say "release $(installed_release) is installed, its module built for $kernels, all of it held."
@@ -298,6 +312,8 @@ kernel_says() {
         grep -iE 'NVRM|nvidia|key was rejected|lockdown|nouveau' | grep -v 'loading NVIDIA' | tail -n 1 | cut -c 1-200
 }
 wait_for_reboot() {
+    # with the module that is loaded they run as well as before
+    [ "$reboot" = allowed ] || start_users
     echo "$*" >"$waiting"
     say "only a reboot helps: $*"
     exit 3
@@ -312,7 +328,8 @@ load() {
     done
     modprobe nvidia 2>"$said" && modprobe nvidia-uvm 2>>"$said"
 }
-settle() {
+settle() { [ ! -e "$state/rebooted" ] || runs; }
+runs() {
     release=$(installed_release)
     if [ "$(loaded_release)" != "$release" ]; then
         modprobe nvidia 2>"$said" || true
@@ -355,7 +372,7 @@ before_reboot() {
 start() {
     case " $kernels " in *" $(uname -r) "*) ;; *) wait_for_reboot "kernel $(uname -r) has no module of it" ;; esac
     stop_users
-    if load && settle; then start_users; return; fi
+    if load && runs; then start_users; return; fi
     words=$(kernel_says)
     [ -s "$state/previous" ] && undo "${words:-$(tail -n 1 "$said")}"
     start_users

@@ -45,3 +45,8 @@ def test_the_real_apt_reads_our_list_and_no_other(debian: Probe, tmp_path: Path)
     ).stdout
     assert said.count("InRelease' mirror.invalid") == 3
     assert all("mirror.invalid" in line for line in said.splitlines())
+
+
+def test_the_distributions_own_driver_is_looked_for_at_the_mirror_too(debian: Probe) -> None:
+    text = apt.source_list("https://mirrors.example.org", debian, with_driver=True)
+    assert "debian bookworm main contrib non-free non-free-firmware\n" in text

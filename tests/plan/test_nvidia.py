@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from plan import nvidia_table, settings
+from plan import nvidia_table, settings, tables
 from plan.decide import plan_host
 from plan.errors import PlanError
 from plan.nvidia_plan import DriverPlan
@@ -124,6 +124,7 @@ class TestEverySystem:
         for row in nvidia_table.systems():
             assert (len(row.keyring_sha256) == 64) == (row.manager == "apt"), row.os
             assert row.source
+        assert all(row["source"] for row in tables.read("nvidia")["packages"])
 
     def test_of_no_known_packages_is_refused_with_the_way_out(self) -> None:
         assert refusal(machine(("fedora", "43"))) == (
@@ -149,7 +150,7 @@ class TestTheSource:
     def test_is_the_distribution_with_the_branch_that_it_has(self) -> None:
         plan = planned(machine(), **OWN)
         assert (plan.branch, plan.modules, plan.repository) == (535, "proprietary", None)
-        assert plan.packages == ("nvidia-kernel-dkms", "nvidia-smi", "libcuda1", "nvidia-persistenced")
+        assert plan.packages == ("nvidia-kernel-dkms", "nvidia-smi", "libcuda1")
         assert planned(machine(("ubuntu", "24.04")), source="distribution").branch == 580
 
     def test_without_a_driver_of_its_own_is_refused(self) -> None:
@@ -292,6 +293,20 @@ class TestAReboot:
             "Reboot the host, or set driver.reboot to allowed, and run again."
         )
         assert planned(waiting, **OWN, reboot="allowed").work.start == "reboot"
+
+    def test_follows_a_module_that_could_not_be_unloaded(self) -> None:
+        driver = dataclasses.replace(installed().nvidia, waiting="nvidia is in use and cannot be unloaded")
+        plan = planned(installed(driver="535.300.01", nvidia=driver), **OWN, reboot="allowed")
+        assert (plan.work.start, plan.work.because) == ("reboot", "nvidia is in use and cannot be unloaded")
+
+    def test_that_did_not_help_is_not_repeated(self) -> None:
+        before = "00000000-0000-4000-8000-00000000beef"
+        driver = dataclasses.replace(installed().nvidia, rebooted=(before, "535.309.01"))
+        waiting = installed(driver=None, modules=("nouveau",), nvidia=driver)
+        assert refusal(waiting, **OWN, reboot="allowed") == (
+            "driver: the host was rebooted for 535.309.01, and still nouveau holds the card. Look at what "
+            "its boot loader starts, then remove /etc/bringup/driver/rebooted and run again."
+        )
 
 
 class TestRefusals:

@@ -51,7 +51,7 @@ PROGRAMS = {
             done ;;
         esac""",
     "dpkg-query": """case "$*" in
-        *Version*) for name; do :; done; grep "^$name " installed | cut -d ' ' -f 2 | grep . ;;
+        *Version*) for name; do :; done; sed -n "s/^$name /ii  /p" installed ;;
         *) sed 's/^/ii  /; s/ [^ ]*$//' installed ;;
         esac""",
     "apt-get": """case "$*" in

@@ -67,6 +67,12 @@ def fleet() -> Run:
         FakeHost("waiting", waiting, MODEL),
         FakeHost("allowed", waiting, MODEL | {"driver": {"reboot": "allowed"}}, (boots,)),
         FakeHost("mismatch", probed(*INSTALLED, kernel=BUILT, driver="595.58.03"), MODEL),
+        FakeHost(
+            "unloadable",
+            probed(*INSTALLED, kernel=BUILT, driver="595.58.03"),
+            MODEL | {"driver": {"reboot": "allowed"}},
+            (boots,),
+        ),
         FakeHost("fails", probed(), MODEL, (Answer(r"state=.*bringup-driver", "failed"),)),
     )
 
@@ -90,7 +96,7 @@ def tasks(run: Run, host: str) -> list[str]:
 
 class TestABareHost:
     def test_gets_the_driver_before_everything_that_stands_on_it(self, fleet: Run) -> None:
-        assert tasks(fleet, "bare") == ["install packages", "start"]
+        assert tasks(fleet, "bare") == ["install", "start"]
         kinds = fleet.kinds("bare")
         assert kinds.index("join driver") < kinds.index("start conda")
         assert "service restart" in kinds
@@ -121,7 +127,7 @@ class TestABareHost:
 
 class TestAReboot:
     def test_that_is_not_allowed_ends_the_host_after_the_installation(self, fleet: Run) -> None:
-        assert tasks(fleet, "nouveau") == ["install packages"]
+        assert tasks(fleet, "nouveau") == ["install"]
         assert fleet.execs["nouveau"][-1].command.startswith("mkdir -p /run/bringup && echo 'nouveau holds")
         assert "reboot pending: driver: branch 595 is installed and starts with the next boot" in fleet.output
         assert "start conda" not in fleet.kinds("nouveau")
@@ -139,6 +145,12 @@ class TestAReboot:
         assert commands[reboot + 1] == "cat /proc/sys/kernel/random/boot_id"
         assert tasks(fleet, "allowed") == ["settle"]
         assert "service restart" in fleet.kinds("allowed")
+
+    def test_follows_at_once_where_the_module_turns_out_to_be_in_use(self, fleet: Run) -> None:
+        commands = [trip.command for trip in fleet.execs["unloadable"]]
+        assert any("--property=SuccessExitStatus=3" in command for command in commands)
+        assert "test -e /run/bringup/reboot-pending" in commands
+        assert tasks(fleet, "unloadable") == ["start", "settle"]
 
 
 class TestAHostWithADriver:

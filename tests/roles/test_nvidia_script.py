@@ -42,7 +42,7 @@ class TestDnf:
     def test_takes_the_branch_by_its_stream_and_everything_of_one_release(
         self, host: Sandbox, version: str
     ) -> None:
-        done = host.run(rhel(version), "install", "packages")
+        done = host.run(rhel(version), "install")
         assert done.returncode == 0, done.stderr
         steps = [line for line in host.asked("dnf ") if "repoquery" not in line]
         assert steps == [
@@ -58,36 +58,36 @@ class TestDnf:
         assert f"its module built for {KERNELS[version]}, all of it held" in done.stderr
 
     def test_knows_no_streams_on_rhel_10(self, host: Sandbox) -> None:
-        assert host.run(rhel("10.0"), "install", "packages").returncode == 0
+        assert host.run(rhel("10.0"), "install").returncode == 0
         assert host.asked("dnf module") == []
         assert host.packages() == NEW
 
     def test_takes_proprietary_modules_of_the_last_branch_for_a_volta(self, host: Sandbox) -> None:
-        host.run(rhel("9.6", V100), "install", "packages")
+        host.run(rhel("9.6", V100), "install")
         assert "dnf module enable nvidia-driver:580-dkms" in host.asked("dnf module")
         assert host.packages()["kmod-nvidia-latest-dkms"] == "580.95.05"
 
     def test_takes_a_fabric_manager_of_the_very_release_and_the_subnet_manager_beside(
         self, host: Sandbox
     ) -> None:
-        host.run(rhel("9.6", B200, 8), "install", "packages")
+        host.run(rhel("9.6", B200, 8), "install")
         (install,) = host.asked("dnf install")
         assert "nvidia-fabricmanager-595.71.05 libnvidia-nscq-595.71.05" in install
         assert install.endswith(" nvlsm")
 
     def test_builds_the_module_for_the_kernel_that_boots_next(self, host: Sandbox) -> None:
-        host.run(rhel("9.6"), "install", "packages")
+        host.run(rhel("9.6"), "install")
         assert host.asked("dkms") == [f"dkms autoinstall -k {KERNELS['9.6']}"]
 
     def test_notes_what_it_brought(self, host: Sandbox) -> None:
-        host.run(rhel("9.6"), "install", "packages")
+        host.run(rhel("9.6"), "install")
         assert (host.folder / "etc/bringup/driver/added").read_text().split() == sorted(NEW)
 
     def test_says_where_dkms_is_when_epel_is_missing(self, host: Sandbox) -> None:
         host.write("offers-dkms", "")
         dnf = host.folder / "bin" / "dnf"
         dnf.write_text(dnf.read_text().replace('case "$*" in', 'case "$*" in *epel*) exit 1 ;;', 1))
-        done = host.run(rhel("9.6"), "install", "packages")
+        done = host.run(rhel("9.6"), "install")
         assert done.stderr == (
             "driver: dkms is in EPEL, which is not enabled and cannot be installed. "
             "Enable EPEL on this host.\n"
@@ -96,12 +96,12 @@ class TestDnf:
 
     def test_trusts_the_pinned_key_alone(self, host: Sandbox) -> None:
         host.write("fingerprint", "fpr:::::::::0000000000000000000000000000000000000000:\n")
-        done = host.run(rhel("9.6"), "install", "packages")
+        done = host.run(rhel("9.6"), "install")
         assert done.stderr.endswith("/D42D0685.pub is not the pinned key. Correct sources.nvidia.\n")
         assert not host.asked("rpm --import")
 
     def test_says_that_the_repository_has_no_such_branch(self, host: Sandbox) -> None:
-        done = host.run(rhel("9.6"), "install", "packages", branch=590)
+        done = host.run(rhel("9.6"), "install", branch=590)
         assert done.returncode == 1
         assert done.stderr == (
             "driver: the package sources have no nvidia-driver-cuda of branch 590. Set driver.branch to one "
@@ -110,7 +110,7 @@ class TestDnf:
 
     def test_says_why_an_installation_failed_and_what_to_do(self, host: Sandbox) -> None:
         host.write("refuses", "595.71.05")
-        done = host.run(rhel("9.6"), "install", "packages")
+        done = host.run(rhel("9.6"), "install")
         assert done.stderr == (
             "driver: it could not be installed: nothing provides gcc needed by "
             "kmod-nvidia-open-dkms-595.71.05. Mend that and run again.\n"
@@ -123,7 +123,7 @@ class TestAnUpgradeThatFails:
         # the new module does not compile
         dkms = host.folder / "bin" / "dkms"
         dkms.write_text(f"#!/bin/sh\ncd {tmp_path}; grep -q 'dkms 595' installed || touch built\n")
-        done = host.run(rhel("9.6"), "install", "packages")
+        done = host.run(rhel("9.6"), "install")
         assert done.returncode == 1
         last = done.stderr.splitlines()[-1]
         assert last.startswith("driver: release 580.95.05, which was there before, is back. ")
@@ -135,14 +135,14 @@ class TestAnUpgradeThatFails:
         (host.folder / "bin" / "dkms").write_text("#!/bin/sh\nexit 1\n")
         dnf = host.folder / "bin" / "dnf"
         dnf.write_text(dnf.read_text().replace('case "$*" in', 'case "$*" in *downgrade*) exit 1 ;;', 1))
-        done = host.run(rhel("9.6"), "install", "packages")
+        done = host.run(rhel("9.6"), "install")
         assert "release 580.95.05, which was there before, could not be put back either" in done.stderr
 
 
 class TestApt:
     def test_says_in_one_sentence_what_cannot_be_resolved(self, host: Sandbox) -> None:
         host.write("unresolved", UNMET)
-        done = host.run(machine(), "install", "packages", source="distribution")
+        done = host.run(machine(), "install", source="distribution")
         assert done.returncode == 1
         assert done.stderr == (
             "driver: open modules of branch 535 cannot be installed, the package sources have not what it "
@@ -154,7 +154,7 @@ class TestApt:
 
     def test_says_which_package_the_sources_do_not_have(self, host: Sandbox) -> None:
         host.write("unresolved", "E: Unable to locate package nvidia-kernel-open-dkms\n")
-        done = host.run(machine(), "install", "packages")
+        done = host.run(machine(), "install")
         assert "cannot be installed, the package sources have no nvidia-kernel-open-dkms. Set" in done.stderr
 
     def test_takes_a_fabric_manager_of_the_very_release(self, host: Sandbox) -> None:
@@ -164,26 +164,26 @@ class TestApt:
             for release in ("595.80.01", "595.71.05", "595.58.03")
         ]
         host.write("madison", "\n".join(lines) + "\n")
-        done = host.run(machine(device=H100, count=8), "install", "packages")
+        done = host.run(machine(device=H100, count=8), "install")
         assert done.returncode == 0, done.stderr
         assert host.packages()["nvidia-fabricmanager"] == "595.71.05-1"
 
     def test_refuses_a_fabric_manager_of_another_release(self, host: Sandbox) -> None:
         host.write("madison", "nvidia-fabricmanager | 595.58.03-1 | https://mirror Packages\n")
-        done = host.run(machine(device=H100, count=8), "install", "packages")
+        done = host.run(machine(device=H100, count=8), "install")
         assert done.returncode == 1
         assert "the package sources have no nvidia-fabricmanager of release 595.71.05" in done.stderr
         assert host.packages() == {}
 
     def test_trusts_the_pinned_keyring_alone(self, host: Sandbox) -> None:
         host.write("wrong-hash", "")
-        done = host.run(machine(), "install", "packages")
+        done = host.run(machine(), "install")
         assert done.stderr.endswith(
             "cuda-keyring_1.1-1_all.deb has not the pinned sha256. Correct sources.nvidia.\n"
         )
 
     def test_names_the_repository_with_its_own_key(self, host: Sandbox) -> None:
-        host.run(machine(), "install", "packages")
+        host.run(machine(), "install")
         (entry,) = (host.folder / "etc/apt/sources.list.d").iterdir()
         assert entry.read_text().endswith(
             "bringup-nvidia.gpg] https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64"
