@@ -30,7 +30,10 @@ def work(plan: DriverPlan, choice: DriverChoice, probe: Probe) -> DriverPlan:
     install = tuple(dict.fromkeys(_install(plan, choice, probe)))
     release = None if choice.action == "install" else plan.version
     build = tuple(_build(plan, release, bool(install), probe))
-    start, because = _start(plan, release, install, build, probe)
+    start, because = _start(plan, release, install, probe)
+    if start and probe.nvidia.waiting and not install:
+        # an earlier run has found that loading alone does not do
+        start, because = "reboot", probe.nvidia.waiting
     hold = tuple(_hold(probe, plan)) if not install else ()
     return replace(plan, work=DriverWork(install, build, hold, start, because))
 
@@ -78,7 +81,7 @@ def _locked(name: str, probe: Probe) -> bool:
 
 
 def _start(
-    plan: DriverPlan, release: str | None, install: tuple[str, ...], build: tuple[str, ...], probe: Probe
+    plan: DriverPlan, release: str | None, install: tuple[str, ...], probe: Probe
 ) -> tuple[Start, str]:
     """What puts the driver to work, and why; a reboot only where loading the module cannot do."""
     rival = next((name for name in RIVALS if name in probe.modules), None)
@@ -88,8 +91,6 @@ def _start(
     if not runs_next:
         return "reboot", f"the kernel that runs, {probe.kernel}, has no module of it"
     replaced = release is None or any(name in probe.nvidia.modules for name in install)
-    if probe.nvidia.waiting and not install:
-        return "reboot", probe.nvidia.waiting
     if probe.driver is None:
         return "load", _unloaded(probe)
     if replaced and install:

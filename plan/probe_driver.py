@@ -11,7 +11,7 @@ _RELEASE = re.compile(r"(?<![\d.])(\d{3}\.\d{2,3}(?:\.\d{2})?)(?![\d])")
 # Lines of the kernel log that say what went wrong, not what the driver always says.
 _TROUBLE = re.compile(
     r"NVRM: (Xid|GPU .* (fallen|failed)|.*(mismatch|not supported|failed|error))|nvidia.*(Unknown symbol|"
-    r"disagrees|verification failed|tainting)|Lockdown|Loading of unsigned module|key was rejected|nouveau.*"
+    r"disagrees|verification failed|tainting)|Lockdown|Loading of unsigned module|is rejected|nouveau.*"
     r"(error|fail)",
     re.IGNORECASE,
 )

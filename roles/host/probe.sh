@@ -40,7 +40,14 @@ block driver; cat /sys/module/nvidia/version 2>/dev/null
 block driver_file; cat /proc/driver/nvidia/version 2>/dev/null
 block modules; ls /sys/module 2>/dev/null | grep -E '^(nvidia|nouveau|nova)'
 block smi; if has nvidia-smi; then timeout 30 nvidia-smi -q -x 2>&1 || echo "exit $?"; fi
-block secure_boot; if has mokutil; then mokutil --sb-state 2>&1; fi
+block secure_boot
+if has mokutil; then mokutil --sb-state 2>&1
+else
+    # the firmware's own variable: four bytes of attributes, then whether it is on
+    for variable in /sys/firmware/efi/efivars/SecureBoot-*; do
+        [ -r "$variable" ] && [ "$(tail -c 1 "$variable" | od -An -t u1 | tr -d ' ')" = 1 ] && echo "SecureBoot enabled"
+    done
+fi
 # What a driver is made of, on hosts that have a GPU or had one of our drivers.
 block driver_packages
 if [ "$gpu" ] && has dpkg-query; then
@@ -106,7 +113,7 @@ fi
 block kernel_log
 if [ "$gpu" ]; then
     { journalctl -k -b -q --no-pager -o cat 2>/dev/null || dmesg 2>/dev/null; } |
-        grep -iE 'NVRM|nvidia|nouveau|lockdown|key was rejected' | cut -c 1-200 | tail -n 60
+        grep -iE 'NVRM|nvidia|nouveau|lockdown|is rejected' | cut -c 1-200 | tail -n 60
 fi
 block listening
 if has ss; then ss -Hltnp 2>/dev/null; else cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | sed 's/^/proc /'; fi

@@ -309,7 +309,7 @@ start_users() {
 }
 kernel_says() {
     { journalctl -k -b -q --no-pager -o cat 2>/dev/null || dmesg; } |
-        grep -iE 'NVRM|nvidia|key was rejected|lockdown|nouveau' | grep -v 'loading NVIDIA' | tail -n 1 | cut -c 1-200
+        grep -iE 'NVRM|nvidia|is rejected|lockdown|nouveau' | grep -v 'loading NVIDIA' | tail -n 1 | cut -c 1-200
 }
 wait_for_reboot() {
     # with the module that is loaded they run as well as before

@@ -23,7 +23,7 @@ MODEL_BYTES, MODEL_TIME = 988097824, "1700000000.5000000000"
 def served(bare: str, execs: list[Exec], plan: HostPlan) -> str:
     """The text for the host whose bare probe and whole first run these are."""
     assert plan.environment is not None
-    paths, hashes = _written(execs)
+    paths, hashes = written(execs)
     for result in (plan.environment.lock_file, plan.environment.checked_file):
         paths.append(f"644 root:root f {result}")
         hashes.append(f"{'0' * 64}  {result}")
@@ -60,7 +60,7 @@ def stamped(text: str, execs: list[Exec], plan: HostPlan) -> str:
     return with_block(text, "state", *stamp.state(parse(text), plan.base_packages).splitlines())
 
 
-def _written(execs: list[Exec]) -> tuple[list[str], list[str]]:
+def written(execs: list[Exec]) -> tuple[list[str], list[str]]:
     paths, hashes = [], []
     for trip in execs:
         for mode, user, group, path in MADE.findall(trip.command):

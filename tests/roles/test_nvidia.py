@@ -5,6 +5,7 @@ import pytest
 from tests import probes
 from tests.probes import with_block
 from tests.roles.fleet import Answer, FakeHost, Run, deploy
+from tests.roles.served import written
 
 KERNEL = "6.8.0-45-generic"
 MODEL = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}}
@@ -184,3 +185,30 @@ def test_an_absent_driver_is_removed_by_the_program_that_brought_it() -> None:
     assert tasks(run, "gpu") == ["remove"]
     again = deploy(FakeHost("gpu", probed(), {"driver": {"state": "absent"}}))
     assert tasks(again, "gpu") == []
+
+
+def test_a_host_whose_driver_is_as_planned_costs_one_trip(fleet: Run) -> None:
+    paths, hashes = written(fleet.execs["mismatch"])
+    text = probed(*INSTALLED, kernel=BUILT, driver="595.71.05", modules="nvidia")
+    blocks = {
+        "packages": [f"{name} ii  1.0-1" for name in ("ca-certificates", "curl", "libnuma1")],
+        "user": ["bringup:x:998:998::/var/lib/bringup:/usr/sbin/nologin"],
+        "paths": paths,
+        "hashes": hashes,
+        "units": [
+            "Id=nvidia-persistenced.service",
+            "ActiveState=active",
+            "SubState=running",
+            "UnitFileState=enabled",
+            "NeedDaemonReload=no",
+            "",
+        ],
+    }
+    for name, lines in blocks.items():
+        text = with_block(text, name, *lines)
+    run = deploy(FakeHost("gpu", text))
+    # what the whole host is, is written down when it is first looked at
+    assert [kind for kind in run.kinds("gpu") if kind != "stamp" and "plan.json" not in kind] == ["probe"]
+    stopped = text.replace("ActiveState=active", "ActiveState=failed")
+    mended = deploy(FakeHost("gpu", stopped)).kinds("gpu")
+    assert "service restart" in mended
