@@ -16,10 +16,9 @@ from plan import (
     smi,
     sources,
 )
-from plan import gateway as front
 from plan.answer import Decision, Machine, Refusal
 from plan.errors import PlanError
-from plan.gateway import Exposed, plan_gateway
+from plan.gateway_host import plan_front, removed_front
 from plan.gpus import Gpu
 from plan.host import (
     USER,
@@ -37,7 +36,7 @@ from plan.ollama_host import plan_ollama, short_of_room
 from plan.probe import Probe, canonical_name
 from plan.seats import Seats
 from plan.sections import Service, Settings
-from plan.services import plan_services
+from plan.services import compilers, plan_services
 from plan.wishes import wish_for
 
 ARCHITECTURES = ("x86_64", "aarch64")
@@ -91,8 +90,8 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         accelerator=stack.accelerator,
         driver=nvidia.plan_driver(settings, stack.driver, probe),
         package_manager=manager,
-        base_packages=(*BASE_PACKAGES[manager], *_unpackers(ollama)),
         apt_sources=_apt_sources(settings, probe),
+        base_packages=(*BASE_PACKAGES[manager], *compilers(manager, environment, stack), *_unpackers(ollama)),
         user=USER,
         environment=environment,
         models=tuple(_models(settings, services)),
@@ -107,8 +106,8 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         ollama=ollama,
         model_facts=model_facts.text(settings, facts),
         systemd=probe.systemd or 0,
-        gateway=plan_gateway(settings, _exposed(services), probe),
-        removed_gateway=tuple(_removed_gateway(services, probe)),
+        gateway=plan_front(settings, services, probe),
+        removed_gateway=tuple(removed_front(services, probe)),
         gpu_floors=tuple(floors.floor_of(gpu) for gpu in machine.gpus),
     )
     problems = [*ports.taken(plan.services, probe), *_room(plan, stack, decisions, probe)]
@@ -332,18 +331,6 @@ def _removed_models(settings: Settings) -> Iterator[str]:
     for model, download in settings.models.items():
         if download.state == "absent":
             yield ModelPlan(model, download.revision, endpoint).directory
-
-
-def _exposed(services: Iterable[ServicePlan]) -> Iterator[Exposed]:
-    for service in services:
-        if service.fronted:
-            yield Exposed(service.name, service.engine, service.address, service.port, service.inner)
-
-
-def _removed_gateway(services: Iterable[ServicePlan], probe: Probe) -> Iterator[str]:
-    """A front that has nothing to guard any more."""
-    if not any(service.fronted for service in services):
-        yield from (path for path in (front.UNIT_FILE, front.DIRECTORY, front.CACHE) if path in probe.paths)
 
 
 def _removed_environments(settings: Settings, probe: Probe) -> Iterator[str]:

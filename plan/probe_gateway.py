@@ -15,6 +15,7 @@ class InstalledGateway:
         nginx: whether any nginx is installed; `secure_link`: whether it can check the key.
         certificate: its own certificate as PEM; None when there is none.
         ends_soon: whether that ends within thirty days.
+        ports: on which it is configured to listen.
         names: what that was made out to, one a line.
     """
 
@@ -24,6 +25,7 @@ class InstalledGateway:
     certificate: str | None = None
     ends_soon: bool = False
     names: str = ""
+    ports: frozenset[int] = frozenset()
 
     @property
     def fingerprint(self) -> str | None:
@@ -44,6 +46,7 @@ def parse(blocks: Mapping[str, list[str]]) -> InstalledGateway:
         secure_link="secure_link" in found,
         certificate=certificate or None,
         ends_soon="ends_soon" in found,
+        ports=frozenset(int(port) for port in found.get("port", ())),
         names="".join(f"{line}\n" for line in found.get("name", ())),
     )
 

@@ -8,7 +8,7 @@ from packaging.version import Version
 from plan import ollama_service, parsers, sources, start
 from plan.answer import Decision
 from plan.errors import PlanError
-from plan.host import BYTECODE, ModelPlan, ServicePlan
+from plan.host import BYTECODE, EnvironmentPlan, ModelPlan, ServicePlan
 from plan.probe import Probe
 from plan.seats import Seats
 from plan.sections import Service, Settings
@@ -70,6 +70,13 @@ def plan_services(
         )
 
 
+def compilers(manager: str, environment: EnvironmentPlan | None, stack: Decision) -> Iterator[str]:
+    """On a GPU, kernels are made while vLLM starts: Triton calls the system's compiler for that."""
+    if environment and environment.pins["vllm"] and stack.accelerator == "cuda":
+        # each brings C, and the C library's headers
+        yield {"apt": "g++", "dnf": "gcc-c++"}[manager]
+
+
 def _ports(services: Mapping[str, Service]) -> dict[str, int]:
     """The port of every service: as set, or the next that is free, in order of names."""
     wanted = {name: service.port for name, service in sorted(services.items())}
@@ -101,7 +108,11 @@ def _flags(name: str, decision: Decision, service: Service) -> dict[str, object]
 
 def _variables(name: str, decision: Decision) -> dict[str, str]:
     cache = f"/var/cache/bringup/vllm-{name}"
+    # a host without a GPU need not have a compiler: vLLM 0.32 would compile when a client asks for logprobs,
+    # and fail, and end
+    compiles = {} if decision.accelerator == "cuda" else {"TORCH_COMPILE_DISABLE": "1"}
     return {
+        **compiles,
         "HOME": cache,
         "VLLM_CACHE_ROOT": f"{cache}/vllm",
         "PYTHONPYCACHEPREFIX": BYTECODE,

@@ -157,6 +157,14 @@ def test_who_has_no_key_is_refused_on_every_route_that_the_server_has(both: Run)
             assert path in listed or known.request(method, path).status_code == 404, path
 
 
+def test_a_question_about_probabilities_does_not_end_the_engine(both: Run) -> None:
+    question = {"model": "second", "prompt": "a", "max_tokens": 2, "logprobs": 2}
+    with client(SECOND) as http:
+        reply = http.post("/v1/completions", json=question)
+    assert reply.status_code == 200, reply.text
+    assert state("second") == "active"
+
+
 def test_a_hundred_megabytes_and_slow_senders_are_refused_and_the_service_lives(both: Run) -> None:
     slow = [_slow() for _ in range(50)]
     with client() as http:
@@ -277,7 +285,7 @@ def test_a_service_that_shall_be_absent_goes_with_its_cache_and_the_other_is_not
 def test_damaged_weights_are_never_active_and_whole_ones_serve_after_a_reboot(both: Run) -> None:
     on(
         HOST,
-        "mkdir /srv/whole && cd /srv/models/*/*/*/ && cp -p *.safetensors /srv/whole && "
+        "rm -rf /srv/whole && mkdir /srv/whole && cd /srv/models/*/*/*/ && cp -p *.safetensors /srv/whole && "
         # the header stays: a truncated or shapeless file would be refused when it is read
         "for file in *.safetensors; do dd if=/dev/zero of=$file bs=4096 seek=4 conv=notrunc status=none "
         "count=$(($(stat -c %s $file) / 4096 - 4)); done",
@@ -304,10 +312,11 @@ def test_a_flag_that_this_vllm_lacks_is_refused_while_the_service_runs_on(both: 
 def test_what_does_not_serve_is_put_back(both: Run) -> None:
     unit = "cat /etc/systemd/system/vllm-chat.service"
     before = on(HOST, unit)
-    # more sequences than tokens in a step: vLLM refuses that when it starts
-    run = change(second=False, chat={"flags": {"max-num-batched-tokens": 1, "max-num-seqs": 2}})
+    # the flag is there, so only a start shows that its value is wrong
+    run = change(second=False, chat={"flags": {"load-format": "nonsense"}})
     said = run.output + run.errors
     assert run.code == 1
     assert re.search(r"service chat: does not serve after \d+ s", said), said[-3000:]
+    assert "load-format" in said
     assert "the old one is put back" in said
     assert (on(HOST, unit), state("chat"), answers()) == (before, "active", True)

@@ -12,6 +12,7 @@ from plan.decide import plan_host
 from plan.errors import PlanError
 from plan.host import HostPlan
 from plan.probe import Disk, InstalledEnvironment, PciDevice, Probe, Unit, parse
+from plan.probe_gateway import InstalledGateway
 from tests import probes
 
 BARE = parse(probes.answer(probes.BARE))
@@ -197,8 +198,17 @@ class TestServices:
             Unit(state, "", "enabled", "success", 9, 0, False) for state in ("active", "inactive")
         )
         units = {"vllm-chat.service": stopped, "bringup-gateway.service": front}
-        held = dataclasses.replace(BARE, listening={8000: "nginx (pid 9)"}, units=units)
+        held = dataclasses.replace(
+            BARE,
+            listening={8000: "nginx (pid 9)"},
+            units=units,
+            gateway=InstalledGateway(ports=frozenset({8000})),
+        )
         assert planned(held, ONE).services[0].port == 8000
+
+    def test_on_gpus_get_the_compiler_that_makes_their_kernels(self) -> None:
+        assert "g++" in planned(H100, ONE).base_packages
+        assert "g++" not in planned(BARE, ONE).base_packages
 
     def test_with_pins_that_disagree_are_refused_both_named(self) -> None:
         half = {"model": SMALL, "gpu_memory_utilization": 0.4}

@@ -70,6 +70,18 @@ def test_a_port_that_another_program_holds_is_not_given_to_an_engine_and_its_own
     assert [service.inner_port for service in services] == [18001, 18002]
 
 
+def test_a_port_that_the_front_holds_since_a_run_was_cut_is_no_conflict() -> None:
+    unit = Unit("active", "running", "enabled", "success", 9, 0, False)
+    held = dataclasses.replace(
+        BARE, listening={9000: "nginx (pid 47)"}, units={"bringup-gateway.service": unit}
+    )
+    access = {"access": {"listen": "10.1.0.0/16", "api_key_env": "KEY"}}
+    with pytest.raises(PlanError, match="9000 is taken on this host by nginx"):
+        plan_host("gpu-1", settings.read([TWO, access]), held)
+    own = dataclasses.replace(held, gateway=InstalledGateway(ports=frozenset({9000})))
+    assert plan_host("gpu-1", settings.read([TWO, access]), own).gateway
+
+
 @pytest.mark.parametrize("engine", ["vllm", "ollama"])
 def test_what_changes_a_server_or_its_models_is_not_forwarded(engine: str) -> None:
     forwarded = {route.path for route in routes(engine)}

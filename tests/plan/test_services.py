@@ -70,6 +70,10 @@ def test_nothing_is_sent_home_and_no_hub_is_asked_while_serving() -> None:
         assert variables[name] == "1"
 
 
+def test_a_host_without_a_gpu_never_compiles_while_it_serves() -> None:
+    assert service().environment["TORCH_COMPILE_DISABLE"] == "1"
+
+
 def test_each_service_has_a_cache_of_its_own() -> None:
     both = {"serve": {"a": {"model": MODEL}, "b": {"model": MODEL}}}
     homes = {found.environment["HOME"] for found in plan_host("h", settings.read([both]), BARE).services}
