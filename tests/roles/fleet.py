@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.roles import forked
 
 
 @dataclass(frozen=True)
@@ -142,24 +141,10 @@ def deploy(
         (scratch / "hosts.json").write_text(
             json.dumps({f"@fake/{host.name}": asdict(host) for host in hosts})
         )
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "tests.roles.fleet",
-                folder,
-                *options,
-                str(scratch / "fleet.py"),
-                "deploy.py",
-            ],
-            cwd=REPOSITORY,
-            env=os.environ | {"COLUMNS": "200", "BRINGUP_RUNS": folder} | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-            check=False,
+        code, output = forked.run(
+            [folder, *options, str(scratch / "fleet.py"), "deploy.py"],
+            os.environ | {"COLUMNS": "200", "BRINGUP_RUNS": folder} | environment,
+            timeout_seconds=300,
         )
         lines = (
             (scratch / "execs.jsonl").read_text().splitlines() if (scratch / "execs.jsonl").exists() else []
@@ -167,7 +152,7 @@ def deploy(
     execs: dict[str, list[Exec]] = {}
     for host, *trip in map(json.loads, lines):
         execs.setdefault(host.removeprefix("@fake/"), []).append(Exec(*trip))
-    return Run(done.returncode, done.stdout, execs)
+    return Run(code, output, execs)
 
 
 def _record(folder: Path) -> None:
@@ -204,14 +189,10 @@ def _record(folder: Path) -> None:
     FakeConnector.run_shell_command = run_shell_command  # type: ignore[method-assign]
 
 
-def _child() -> None:
-    folder, *arguments = sys.argv[1:]
+def child(arguments: Sequence[str]) -> None:
+    """pyinfra's command on a prepared folder, which is the first argument."""
     from pyinfra_cli.main import main  # type: ignore[import-untyped]
 
-    _record(Path(folder))
-    sys.argv = ["pyinfra", *arguments]
+    _record(Path(arguments[0]))
+    sys.argv = ["pyinfra", *arguments[1:]]
     main()
-
-
-if __name__ == "__main__":
-    _child()
