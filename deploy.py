@@ -7,7 +7,7 @@ from pyinfra import host
 
 from ops import report
 from ops.planning import plan_for
-from roles import conda, gateway, models, nvidia, ollama, torch, vllm
+from roles import conda, dcgm, gateway, models, nvidia, ollama, torch, vllm
 from roles import host as ground
 from roles.host.facts import Probe
 
@@ -23,6 +23,7 @@ if plan and probe:
     conda.install(plan, probe)
     models.start(plan, probe)
     torch.install(plan, probe)
+    dcgm.burn_in(plan, probe)
     installed = vllm.install(plan, probe)
     models.join(plan, probe)
     vllm.serve(plan, probe, installed)

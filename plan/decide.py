@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from plan import (
     apt,
-    figures,
+    burn_in,
+    cautions,
     floors,
-    gpu_health,
     gpus,
     model_facts,
     nvidia,
@@ -28,7 +28,6 @@ from plan.host import (
     OllamaPlan,
     ServicePlan,
     TagPlan,
-    environment_directory,
     environment_prefix,
 )
 from plan.model_facts import Facts
@@ -83,12 +82,14 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
     services = tuple(plan_services(settings, present, decisions, seats, probe))
     environment = _environment(settings, stack, probe, manager) if _wanted(settings, present) else None
     ollama = plan_ollama(settings, services, probe)
+    driver = nvidia.plan_driver(settings, stack.driver, probe)
+    tested = burn_in.plan_burn_in(settings.burn_in, machine.gpus, driver.release, probe)
     plan = HostPlan(
         host=host,
         os=probe.os_name,
         hardware=_hardware(machine, probe),
         accelerator=stack.accelerator,
-        driver=nvidia.plan_driver(settings, stack.driver, probe),
+        driver=driver,
         package_manager=manager,
         apt_sources=_apt_sources(settings, probe),
         base_packages=(*BASE_PACKAGES[manager], *compilers(manager, environment, stack), *_unpackers(ollama)),
@@ -102,13 +103,14 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         why=tuple(
             dict.fromkeys(reason for decision in (stack, *decisions.values()) for reason in decision.why)
         ),
-        warnings=tuple(dict.fromkeys(_warnings(settings, [stack, *decisions.values()], probe))),
+        warnings=cautions.warnings(settings, [stack, *decisions.values()], probe, tested, machine.gpus),
         ollama=ollama,
         model_facts=model_facts.text(settings, facts),
         systemd=probe.systemd or 0,
         gateway=plan_front(settings, services, probe),
         removed_gateway=tuple(removed_front(services, probe)),
         gpu_floors=tuple(floors.floor_of(gpu) for gpu in machine.gpus),
+        burn_in=tested,
     )
     problems = [*ports.taken(plan.services, probe), *_room(plan, stack, decisions, probe)]
     if plan.driver.waits:
@@ -345,25 +347,6 @@ def _hardware(machine: Machine, probe: Probe) -> str:
         return f"{probe.cpu_count} CPUs, {probe.memory_gib:.0f} GiB, no GPU"
     names = [gpu.name for gpu in machine.gpus]
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
-
-
-def _warnings(settings: Settings, decisions: Iterable[Decision], probe: Probe) -> Iterator[str]:
-    own_wheels = bool(settings.sources.wheels_links) and not settings.sources.vllm
-    for decision in decisions:
-        for warning in decision.warnings:
-            # a caveat about an index that the settings do not use says nothing about this host
-            if not (own_wheels and decision.vllm_index and decision.vllm_index in warning):
-                yield warning
-    yield from gpu_health.warnings(probe)
-    yield from figures.warnings(probe.checks, environment_directory(settings.environment.name))
-    planned = {f"{service.engine}-{name}.service" for name, service in settings.serve.items()}
-    for unit in sorted(probe.units):
-        if unit.startswith(("vllm-", "ollama-")) and unit not in planned:
-            name = unit.split("-", 1)[1].removesuffix(".service")
-            yield (
-                f"{unit} is on the host and not in the settings: it is left alone. "
-                f"Set serve.{name} with `state: absent` to remove it."
-            )
 
 
 def _room(plan: HostPlan, stack: Decision, decisions: Mapping[str, Decision], probe: Probe) -> Iterator[str]:

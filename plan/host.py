@@ -9,6 +9,7 @@ from typing import Any
 
 from plan.answer import Reason
 from plan.archives import Archive
+from plan.burn_in import BurnInPlan
 from plan.floors import Floor
 from plan.gateway import GatewayPlan
 from plan.nvidia_plan import DriverPlan
@@ -281,6 +282,7 @@ class HostPlan:
     removed_gateway: tuple[str, ...] = ()
     systemd: int = 0
     gpu_floors: tuple[Floor | None, ...] = ()
+    burn_in: BurnInPlan | None = None
 
     def to_json(self) -> str:
         """The plan as JSON text, ordered, for reports and for comparison."""

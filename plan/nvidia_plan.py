@@ -89,6 +89,11 @@ class DriverPlan:
     work: DriverWork = field(default_factory=DriverWork)
 
     @property
+    def release(self) -> str | None:
+        """The driver's version, or the first of its branch before it is installed; None without a driver."""
+        return self.version or (f"{self.branch}.0" if self.branch else None)
+
+    @property
     def summary(self) -> str:
         """The driver in a few words."""
         if self.action == "none":

@@ -16,8 +16,18 @@ MANIFEST = ".bringup.json"
 # Stands in a conda prefix that was made to its end; a prefix without it does not count.
 COMPLETE = ".bringup-complete"
 
+# DCGM in all its parts, for every CUDA.
+DCGM = (
+    "datacenter-gpu-manager-4-core",
+    "datacenter-gpu-manager-4-proprietary",
+    *(f"datacenter-gpu-manager-4-cuda{major}" for major in (11, 12, 13)),
+    *(f"datacenter-gpu-manager-4-proprietary-cuda{major}" for major in (11, 12, 13)),
+)
 # The distribution packages that a plan may ask for; the probe looks for these.
-PACKAGES = ("ca-certificates", "curl", "libnuma1", "numactl-libs", "gcc", "g++", "gcc-c++", "openssl", "zstd")
+PACKAGES = (
+    *("ca-certificates", "curl", "libnuma1", "numactl-libs", "gcc", "g++", "gcc-c++", "openssl", "zstd"),
+    *DCGM,
+)
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,7 @@ class Probe:
     mounts: Mapping[str, float | None] = field(default_factory=dict)
     model_facts: str = ""
     checks: Mapping[str, str] = field(default_factory=dict)
+    burn_in: str = ""
     gateway: InstalledGateway = field(default_factory=InstalledGateway)
     disks_turn: bool | None = None
     nvidia: InstalledDriver = probe_driver.NOTHING
@@ -221,6 +232,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         mounts=probe_mounts.parse(blocks.get("mounts", [])),
         model_facts="\n".join(blocks.get("model_facts", [])),
         checks=dict(line.split(maxsplit=1) for line in blocks.get("checks", []) if " " in line.strip()),
+        burn_in="\n".join(blocks.get("burn_in", [])),
         gateway=probe_gateway.parse(blocks),
         disks_turn="1" in blocks["rotational"] if blocks.get("rotational") else None,
         nvidia=probe_driver.parse(blocks),

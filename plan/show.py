@@ -71,6 +71,9 @@ def rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
         )
     if plan.gateway:
         yield "front", *_front(plan.gateway)
+    if plan.burn_in and plan.burn_in.level:
+        done = "" if plan.burn_in.needed else "passed by these GPUs with this driver"
+        yield "burn-in", f"DCGM level {plan.burn_in.level}", plan.burn_in.waits or done
     for removed in (*plan.removed_services, *plan.removed_models, *plan.removed_environments):
         yield "remove", removed, "state: absent"
     for unused in (*plan.ollama.removed_tags, *plan.ollama.removed_paths) if plan.ollama else ():

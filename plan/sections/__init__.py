@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from plan.sections.access import Access
 from plan.sections.base import ModelId, Name, Section
+from plan.sections.burn_in import BurnIn
 from plan.sections.download import Download
 from plan.sections.driver import Driver
 from plan.sections.environment import Environment
@@ -13,6 +14,7 @@ from plan.sections.sources import Sources
 
 __all__ = [
     "Access",
+    "BurnIn",
     "Download",
     "Driver",
     "Environment",
@@ -35,6 +37,7 @@ class Settings(BaseModel):
         default_factory=dict, description="Models to download without a service."
     )
     driver: Driver = Field(default_factory=Driver, description="The NVIDIA driver.")
+    burn_in: BurnIn = Field(default_factory=BurnIn, description="NVIDIA's diagnostic of the GPUs (DCGM).")
     environment: Environment = Field(default_factory=Environment, description="The conda environment.")
     ollama: Ollama = Field(default_factory=Ollama, description="What all services by Ollama share.")
     sources: Sources = Field(default_factory=Sources, description="Where things are fetched from.")

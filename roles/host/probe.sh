@@ -161,6 +161,7 @@ block checks
 for result in /etc/bringup/environments/*/torch-*.json; do
     if [ -f "$result" ]; then printf '%s ' "$result"; tr -d '\n' <"$result"; echo; fi
 done
+block burn_in; cat /etc/bringup/burn-in.json 2>/dev/null
 block models
 find /srv/models -mindepth 3 -maxdepth 4 -name .bringup.json 2>/dev/null | while read -r manifest; do
     directory=${manifest%/*}

@@ -32,6 +32,7 @@ from tests.verify.reporting import Reporting, case_of
 # The order of a host's bring-up is the order of its proof.
 ROLES = (
     "test_host",
+    "test_gpu",
     "test_conda",
     "test_torch",
     "test_models",
