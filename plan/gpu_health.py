@@ -26,8 +26,11 @@ _XIDS = {
 
 
 def warnings(probe: Probe) -> Iterator[str]:
-    """Sentences about Xid errors since boot, memory that waits for a reset, GPUs that are not shown."""
+    """Sentences about Xid errors, a driver that does not answer, memory that waits for a reset, lost GPUs."""
     yield from _xids(probe)
+    if probe.driver and probe.smi and not probe.smi.lstrip().startswith("<?xml"):
+        words = probe.smi.strip().splitlines()[0].rstrip(".")
+        yield f"Driver {probe.driver} is loaded, and nvidia-smi fails: {words}."
     gpus = _gpus(probe.smi)
     for gpu in gpus:
         address = (gpu.get("id") or "?").lower().removeprefix("0000")

@@ -98,10 +98,10 @@ def probed(lab: Lab) -> Probe:
     return probe.parse(machines.run(HOST, facts.script(PACKAGES), timeout_seconds=60, lab=lab).stdout)
 
 
-def planned(lab: Lab, machine: Pretended, service: dict[str, Any]) -> HostPlan:
-    """The plan of the host while it shows this machine; its driver may not be changed."""
+def planned(lab: Lab, machine: Pretended, service: dict[str, Any], managed: bool = False) -> HostPlan:
+    """The plan of the host while it shows this machine."""
     gpus.put_on(HOST, machine, lab=lab)
-    data = {"serve": {"chat": service}, "driver": {"managed": False}}
+    data = {"serve": {"chat": service}, "driver": {"managed": managed}}
     return plan_host(HOST, settings.read([data]), probed(lab))
 
 
@@ -182,37 +182,127 @@ def test_a_machine_that_cannot_serve_as_it_stands_is_told_why(lab: Lab, name: st
     assert REFUSED[name] in " ".join(refusal.value.sentences)
 
 
-@pytest.mark.parametrize("state", ["without_driver", "with_nouveau", "not_loaded"])
-def test_a_driver_that_does_not_run_is_none(lab: Lab, state: str) -> None:
-    machine = getattr(gpus.of_capture("geforce-rtx-3080-v12.xml"), state)()
+HGX = gpus.of_capture("hgx-h100-80gb-eight-v12.xml").with_bridges("0x22a3", 4)
+ADA = gpus.of_capture("rtx-4000-sff-ada-v13.xml")
+# The lab's machines are containers, and say so unless they are told otherwise.
+BARE_METAL = {"systemd_detect_virt": "echo none; exit 1"}
+SECURE = {"mokutil": "case $1 in --sb-state) echo SecureBoot enabled ;; *) echo is not enrolled ;; esac"}
+UNSUITED = [
+    (HGX.without_driver(), False, "an NVIDIA driver: the host has none, and may not be given one"),
+    (HGX.not_loaded(), False, "an NVIDIA driver: the host has none, and may not be given one"),
+    (HGX.without_driver(), True, "this is a container (systemd-nspawn) without a kernel of its own"),
+    (
+        HGX.without_driver().with_programs(**BARE_METAL, **SECURE),
+        True,
+        "mokutil --import /var/lib/dkms/mok.pub",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("machine", "managed", "why"), UNSUITED, ids=["kept", "unloaded", "container", "key"]
+)
+def test_a_driver_that_cannot_be_put_to_work_is_refused(
+    lab: Lab, machine: Pretended, managed: bool, why: str
+) -> None:
     with pytest.raises(PlanError) as refusal:
-        planned(lab, machine, {"model": QWEN.format("3B")})
-    assert "an NVIDIA driver: the host has none" in " ".join(refusal.value.sentences)
+        planned(lab, machine, {"model": QWEN.format("7B")}, managed=managed)
+    assert why in " ".join(refusal.value.sentences)
 
 
-def test_a_dry_run_shows_what_a_gpu_host_would_get_and_changes_nothing(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("machine", "action", "start", "because"),
+    [
+        (HGX, "keep", "", ""),
+        (HGX.without_driver(), "install", "load", "no module is loaded"),
+        (HGX.with_nouveau(), "install", "reboot", "nouveau holds the card"),
+        (ADA.not_loaded(), "install", "load", "no module is loaded"),
+    ],
+    ids=["kept", "bare", "nouveau", "unloaded"],
+)
+def test_what_is_done_about_a_driver_follows_from_what_holds_the_cards(
+    lab: Lab, machine: Pretended, action: str, start: str, because: str
+) -> None:
+    driver = planned(
+        lab, machine.with_programs(**BARE_METAL), {"model": QWEN.format("7B")}, managed=True
+    ).driver
+    assert (driver.action, driver.work.start, driver.work.because) == (action, start, because)
+    if action == "install":
+        switched = len(machine.functions) > 1
+        assert ("nvidia-fabricmanager" in driver.work.install) is switched
+
+
+@pytest.mark.parametrize(
+    ("machine", "says"),
+    [
+        (
+            ADA.mismatched("580.95.05"),
+            "nvidia-smi fails: Failed to initialize NVML: Driver/library version mismatch",
+        ),
+        (HGX.fallen_off_the_bus("0000:3b:00.0"), "nvidia-smi shows 7 of the 8 GPUs on the PCI bus"),
+    ],
+    ids=["mismatch", "fallen"],
+)
+def test_what_ails_the_gpus_is_said_before_anything_is_done(lab: Lab, machine: Pretended, says: str) -> None:
+    plan = planned(lab, machine, {"model": QWEN.format("7B")}, managed=False)
+    assert says in " ".join(plan.warnings)
+
+
+def site(lab: Lab, folder: Path, service: dict[str, Any]) -> Path:
+    """An inventory with this host and one service; its driver may not be changed."""
     data = {
         "ssh_hostname": lab.host(HOST).address,
         "ssh_user": "root",
         "ssh_key": str(lab.login_key),
         "ssh_known_hosts_file": str(lab.known_hosts),
         "driver": {"managed": False},
-        "serve": {"chat": {"model": QWEN.format("14B"), "gpus": 8}},
+        "serve": {"chat": service},
     }
-    (tmp_path / "site.py").write_text(f"site = {[(HOST, data)]!r}\n")
-    gpus.put_on(HOST, gpus.of_capture("hgx-h100-80gb-eight-v12.xml").with_bridges("0x22a3", 4), lab=lab)
-    done = subprocess.run(
-        [PYINFRA, "-y", "--dry", tmp_path / "site.py", "deploy.py"],
+    inventory = folder / "site.py"
+    inventory.write_text(f"site = {[(HOST, data)]!r}\n")
+    return inventory
+
+
+def said_by(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=120,
+        timeout=200,
         check=False,
     )
+
+
+def test_a_dry_run_shows_what_a_gpu_host_would_get_and_changes_nothing(lab: Lab, tmp_path: Path) -> None:
+    gpus.put_on(HOST, HGX, lab=lab)
+    inventory = site(lab, tmp_path, {"model": QWEN.format("14B"), "gpus": 8})
+    done = said_by(PYINFRA, "-y", "--dry", inventory, "deploy.py")
     assert done.returncode == 0, done.stderr[-3000:]
     # a table folds its words
     said = " ".join(re.sub(r"[│┃]", " ", done.stderr).split())
     for words in ("8 x H100", "535.161.08 (kept)", "tensor-parallel-size=8"):
         assert words in said
     assert machines.run(HOST, "ls -d /etc/bringup /opt/bringup", lab=lab).stdout == ""
+
+
+def test_the_checks_pass_a_machine_in_order_and_fail_one_that_is_not(lab: Lab, tmp_path: Path) -> None:
+    inventory = site(lab, tmp_path, {"model": QWEN.format("7B")})
+    check = (
+        REPOSITORY / ".venv/bin/pytest",
+        "tests/verify",
+        "-rs",
+        "-k",
+        "test_gpu",
+        "--inventory",
+        inventory,
+    )
+    gpus.put_on(HOST, HGX, lab=lab)
+    done = said_by(*check)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "this driver is kept as it is" in done.stdout and "driver 535.161.08, 8 GPUs" in done.stdout
+    gpus.put_on(HOST, ADA.mismatched("580.95.05"), lab=lab)
+    done = said_by(*check)
+    assert done.returncode == 1
+    assert "nvidia-smi, for 1 GPUs: Failed to initialize NVML: Driver/library version mismatch" in done.stdout

@@ -11,6 +11,7 @@ from plan import gpus
 
 CAPTURES = Path(__file__).parents[2] / "plan" / "captures"
 NVIDIA_MODULES = ("nvidia", "nvidia_uvm", "nvidia_modeset", "nvidia_drm")
+_FIRST_OPEN_ONLY = gpus.Capability(10, 0)
 _3D_CONTROLLER, _VGA_CONTROLLER, _BRIDGE = "0x030200", "0x030000", "0x068000"
 
 
@@ -92,7 +93,8 @@ class Pretended:
         left = str(len(root.findall("gpu")))
         for count in root.findall("attached_gpus"):
             count.text = left
-        return replace(self, capture=ElementTree.tostring(root, encoding="unicode", xml_declaration=True))
+        text = ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
+        return replace(self, capture=f"{text}\n")
 
     def with_bridges(self, device: str, count: int) -> Pretended:
         """NVSwitches beside the GPUs."""
@@ -119,7 +121,9 @@ def of_capture(name: str, *, open_modules: bool = False) -> Pretended:
     root = ElementTree.fromstring(text)
     version = root.findtext("driver_version", "").strip()
     functions = tuple(_function(gpu) for gpu in root.findall("gpu"))
-    whole = Pretended(functions, text, installed=version, open_modules=open_modules)
+    # from Blackwell on there are no others
+    only_open = any(gpus.lookup(function.device).capability >= _FIRST_OPEN_ONLY for function in functions)
+    whole = Pretended(functions, text, installed=version, open_modules=open_modules or only_open)
     return whole._with_modules(NVIDIA_MODULES, version)
 
 
