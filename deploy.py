@@ -25,6 +25,7 @@ if plan and probe:
     torch.install(plan, probe)
     dcgm.burn_in(plan, probe)
     installed = vllm.install(plan, probe)
+    conda.hold(plan, probe)
     models.join(plan, probe)
     vllm.serve(plan, probe, installed)
     ollama.serve(plan, probe)

@@ -56,17 +56,6 @@ def variables(environment: EnvironmentPlan) -> dict[str, str]:
     }
 
 
-def index_options(environment: EnvironmentPlan) -> list[str]:
-    """uv's options for the sources of the settings; none at all leaves uv its own default."""
-    addresses = environment.addresses
-    options = ["--default-index", addresses.wheels] if addresses.wheels else []
-    for url in addresses.wheels_extra:
-        options += ["--index", url]
-    for url in addresses.wheels_links:
-        options += ["--find-links", url]
-    return options
-
-
 def resolve_task(environment: EnvironmentPlan) -> Task:
     """Resolves all parts together, once, to exact versions with hashes: the environment's lock."""
     command = shlex.join(
@@ -83,7 +72,7 @@ def resolve_task(environment: EnvironmentPlan) -> Task:
             ),
             *("--python", f"{environment.prefix}/bin/python", "--only-binary", ":all:"),
             *("--constraint", environment.constraints_file),
-            *index_options(environment),
+            *environment.addresses.index_options,
             *("--output-file", f"{environment.lock_file}.new", environment.project_file),
         ]
     )
@@ -92,14 +81,45 @@ def resolve_task(environment: EnvironmentPlan) -> Task:
 
 
 def install_task(environment: EnvironmentPlan, part: str, label: str) -> Task:
-    """Installs one part of the project, held to the lock."""
+    """Installs one part of the project, held to the lock; all of them when `part` is empty."""
     command = shlex.join(
         [
             f"{environment.prefix}/bin/uv",
             *("pip", "install", "--python", f"{environment.prefix}/bin/python", "--only-binary", ":all:"),
             *("--constraint", environment.lock_file, "--requirements", environment.project_file),
-            *("--extra", part),
-            *index_options(environment),
+            *(("--require-hashes",) if environment.locked else ()),
+            *(("--extra", part) if part else ("--all-extras",)),
+            *environment.addresses.index_options,
         ]
     )
     return Task(f"install-{part}", label, command, variables(environment))
+
+
+def hold_task(environment: EnvironmentPlan, probe: Probe) -> Task:
+    """Installs what the inventory's lock has, each with its hash, and removes what it has not."""
+    script = install_task(environment, "", "").script
+    extra = sorted(_beside_lock(environment, probe))
+    if extra:
+        remove = [f"{environment.prefix}/bin/uv", "pip", "uninstall"]
+        script += "\n" + shlex.join([*remove, "--python", f"{environment.prefix}/bin/python", *extra])
+    return Task("lock", "holding the Python packages to the lock", script, variables(environment))
+
+
+def leaves_lock(environment: EnvironmentPlan, probe: Probe) -> bool:
+    """Whether a Python package is missing, is of another version than locked, or is not in the lock."""
+    locked = _locked_versions(environment)
+    return lacks(environment, locked, probe) or bool(_beside_lock(environment, probe))
+
+
+def _locked_versions(environment: EnvironmentPlan) -> dict[str, str]:
+    requirements = (line.partition(" ")[0] for line in environment.locked.splitlines())
+    return dict(requirement.split("==") for requirement in requirements)
+
+
+def _beside_lock(environment: EnvironmentPlan, probe: Probe) -> set[str]:
+    """What is installed and neither locked nor conda's own; nothing of an environment that is made anew."""
+    if not exact(environment, probe):
+        return set()
+    kept = {canonical_name(name) for name in (*_locked_versions(environment), "uv")}
+    kept |= {canonical_name(record.rsplit("-", 2)[0]) for record in environment.records}
+    return set(probe.environments[environment.prefix].distributions) - kept

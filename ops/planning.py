@@ -8,10 +8,9 @@ from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.context import state
 
-from ops import report
+from ops import locks, report
 from ops.model_facts import facts_for
 from plan import secrets, settings, show
-from plan.decide import plan_host
 from plan.errors import PlanError
 from plan.host import HostPlan
 from plan.probe import Probe
@@ -43,7 +42,7 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]
         try:
             wanted = settings.read(layers(host))
             found = secrets.read(wanted.access)
-            plan = plan_host(host.name, wanted, probe, facts_for(wanted, probe))
+            plan = locks.planned(host, wanted, probe, facts_for(wanted, probe))
         except PlanError as error:
             refuse(host, error.sentences)
         except Exception as error:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from plan import arguments, explain, models, smi
+from plan import arguments, explain, lock_command, models, smi
 from plan.answer import Decision, Machine, MemoryFit, Refusal, Wish
 from plan.arguments import BAD_INPUT, Parser
 from plan.checkpoint import from_directory
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     parser = arguments.parser()
     options = parser.parse_args(argv)
-    commands = {"explain": _explain, "fit": _fit, "parse-smi": _parse_smi}
+    commands = {"explain": _explain, "fit": _fit, "parse-smi": _parse_smi, "lock": _lock, "diff": _diff}
     try:
         return commands[options.command](options, parser)
     except PlanError as error:
@@ -156,6 +156,14 @@ def _parse_smi(options: argparse.Namespace, _: Parser) -> int:
     report = smi.parse(text)
     print(json.dumps(report.to_json(), indent=2) if options.json else explain.smi(report))
     return 0
+
+
+def _lock(options: argparse.Namespace, _: Parser) -> int:
+    return lock_command.write(options)
+
+
+def _diff(options: argparse.Namespace, _: Parser) -> int:
+    return lock_command.diff(options)
 
 
 def _run() -> int:

@@ -78,6 +78,16 @@ def release(text: str) -> str:
     return text
 
 
+def upgrade(text: str) -> str:
+    """A package, with or without a version, or a model's id."""
+    package = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,100})(==[0-9][A-Za-z0-9.+!]{0,60})?", text)
+    if package:
+        return re.sub(r"[-_.]+", "-", package[1]).lower() + (package[2] or "")
+    if hub.is_model_id(text):
+        return text
+    _refuse(f"{text!r} is no package. Write its name, or as in numpy==2.2.6.")
+
+
 def model(text: str) -> str:
     """A hub id, an Ollama tag, or a directory."""
     if hub.is_model_id(text) or re.fullmatch(
@@ -127,10 +137,28 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     _explain(commands.add_parser("explain", help="the stack for a host, pin by pin"))
     _fit(commands.add_parser("fit", help="whether a model fits on GPUs, and with which context"))
+    _lock(commands.add_parser("lock", help="write what an inventory's hosts get, with every hash, beside it"))
+    diff = commands.add_parser("diff", help="what changed between two locks")
+    diff.add_argument("old", metavar="OLD.lock")
+    diff.add_argument("new", metavar="NEW.lock")
     smi = commands.add_parser("parse-smi", help="what the probe makes of a saved `nvidia-smi -q -x`")
     smi.add_argument("file", metavar="FILE", help="the saved output; - reads standard input")
     _json(smi)
     return top
+
+
+def _lock(command: argparse.ArgumentParser) -> None:
+    add: Any = command.add_argument
+    add("inventory", metavar="INVENTORY", help="as one gives it to pyinfra: inventories/prod.py")
+    add("--probes", metavar="FOLDER", help="saved looks at the hosts, instead of the hosts")
+    add(
+        "--upgrade",
+        type=upgrade,
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="move this to its newest, or NAME==VERSION; a model's id; vllm, torch, python, ollama",
+    )
 
 
 def _json(command: argparse.ArgumentParser) -> None:

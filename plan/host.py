@@ -50,6 +50,7 @@ class EnvironmentPlan:
         constraints: distribution -> version, for what the pins bring along.
         only_from: distribution -> the index that alone may provide it.
         certificates: the host's bundle of trusted certificate authorities.
+        locked: the lock's closure, a requirements file with hashes; empty without a lock.
     """
 
     name: str
@@ -64,6 +65,7 @@ class EnvironmentPlan:
     only_from: Mapping[str, str]
     addresses: Addresses
     certificates: str
+    locked: str = ""
 
     @property
     def prefix(self) -> str:
@@ -97,9 +99,10 @@ class EnvironmentPlan:
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that change whenever a pin or a conda package does."""
+        """Twelve hex digits that change whenever a pin, a conda package or the lock does."""
         pins = {part: dict(versions) for part, versions in self.pins.items()}
         held = [sorted(self.records), pins, dict(self.constraints), self.uv.version]
+        held += [self.locked] if self.locked else []
         text = json.dumps(held, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 

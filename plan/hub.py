@@ -49,7 +49,7 @@ class Hub:
         """
         if not is_model_id(model_id):
             raise PlanError([f"{model_id!r} is no hub id. Write it as organisation/name."])
-        names = [file["Path"] for file in self._files(model_id)]
+        names = [file["Path"] for file in self.files(model_id)]
         weights = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
         if not weights:
             raise PlanError([f"{model_id}: {self._endpoint} has no *.safetensors of it."])
@@ -67,7 +67,12 @@ class Hub:
                 start += self._fetch(model_id, name, len(start), end)
             yield checkpoint.parse_header(start[checkpoint.LENGTH_BYTES : end], where)
 
-    def _files(self, model_id: str) -> list[dict[str, Any]]:
+    def files(self, model_id: str) -> list[dict[str, Any]]:
+        """The files of a model as the hub lists them: `Path`, `Size`, `Sha256`.
+
+        Raises:
+            PlanError: the hub cannot be reached, or has no such model.
+        """
         query = urlencode({"Revision": self._revision, "Recursive": "True"})
         response = self._get(f"/api/v1/models/{model_id}/repo/files?{query}", model_id)
         try:

@@ -34,8 +34,13 @@ def wanted(settings: Settings) -> Iterator[tuple[str, Service]]:
 
 def kept(probe: Probe) -> Facts:
     """What an earlier run read; a file that cannot be understood counts as none."""
+    return read(probe.model_facts)
+
+
+def read(text: str) -> Facts:
+    """The facts in the file's text, as `text` makes it; none when it cannot be understood."""
     try:
-        return _KEPT.validate_json(probe.model_facts, strict=True)
+        return _KEPT.validate_json(text, strict=True)
     except ValidationError:
         return {}
 

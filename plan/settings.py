@@ -15,7 +15,7 @@ from plan.contradictions import contradictions
 from plan.errors import SettingsError
 from plan.sections import Download, Service, Settings
 
-__all__ = ["Settings", "merge", "read"]
+__all__ = ["Settings", "merge", "own", "read"]
 
 # What else an inventory may hold: pyinfra's own data (connection, privileges), by prefix.
 _PYINFRA_DATA = re.compile(r"^(_|ssh_|local_|chroot_|docker_|dockerssh_|winrm_|relock$)")
@@ -39,6 +39,11 @@ def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return merged
 
 
+def own(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of merged data, without what is pyinfra's own."""
+    return {key: value for key, value in data.items() if not _PYINFRA_DATA.match(key)}
+
+
 def read(layers: Iterable[Mapping[str, Any]]) -> Settings:
     """Validates the merged data of one host.
 
@@ -48,7 +53,7 @@ def read(layers: Iterable[Mapping[str, Any]]) -> Settings:
     Raises:
         SettingsError: one sentence per wrong setting (setting, fact, fix).
     """
-    data = {key: value for key, value in merge(layers).items() if not _PYINFRA_DATA.match(key)}
+    data = own(merge(layers))
     try:
         settings = Settings.model_validate(data)
     except ValidationError as error:

@@ -32,6 +32,16 @@ class Addresses:
     wheels_links: tuple[str, ...]
     only_from: Mapping[str, str]
 
+    @property
+    def index_options(self) -> list[str]:
+        """uv's options for these sources; none at all leaves uv its own default."""
+        options = ["--default-index", self.wheels] if self.wheels else []
+        for url in self.wheels_extra:
+            options += ["--index", url]
+        for url in self.wheels_links:
+            options += ["--find-links", url]
+        return options
+
 
 @dataclass(frozen=True)
 class Installer:

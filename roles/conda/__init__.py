@@ -1,3 +1,3 @@
-from roles.conda.deploy import install
+from roles.conda.deploy import hold, install
 
-__all__ = ["install"]
+__all__ = ["hold", "install"]

@@ -9,6 +9,7 @@ from pyinfra.context import host
 from ops import download, files, task
 from ops import environment as packages
 from ops.render import render
+from plan import project
 from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan
 from plan.probe import COMPLETE, Probe
 
@@ -25,8 +26,8 @@ def install(plan: HostPlan, probe: Probe) -> None:
         files=[
             files.File(f"{directory}/conda.explicit.txt", environment.explicit_lock),
             files.File(f"{directory}/uv.txt", render("conda/uv.txt.j2", uv=environment.uv)),
-            files.File(environment.constraints_file, constraints(environment)),
-            files.File(environment.project_file, render("conda/pyproject.toml.j2", environment=environment)),
+            files.File(environment.constraints_file, project.constraints(environment)),
+            files.File(environment.project_file, project.text(environment)),
         ],
         seen=probe.paths,
         name="Write what the environment shall hold",
@@ -44,12 +45,26 @@ def install(plan: HostPlan, probe: Probe) -> None:
         needed=packages.lacks(environment, {"uv": environment.uv.version}, probe),
         name="Put uv into the environment",
     )
-    resolve(environment, probe, written)
+    if environment.locked:
+        files.write(
+            files=[files.File(environment.lock_file, environment.locked)],
+            seen=probe.paths,
+            name="Write the inventory's lock of the Python packages",
+        )
+    else:
+        resolve(environment, probe, written)
 
 
-def constraints(environment: EnvironmentPlan) -> str:
-    """The constraints file's text, one version a line."""
-    return "".join(f"{name}=={version}\n" for name, version in sorted(environment.constraints.items()))
+def hold(plan: HostPlan, probe: Probe) -> None:
+    """Makes the environment what the inventory's lock has, no package more. Does nothing without a lock."""
+    environment = plan.environment
+    if environment is None or not environment.locked:
+        return
+    task.run(
+        task=packages.hold_task(environment, probe),
+        needed=lambda: packages.leaves_lock(environment, probe),
+        name="Hold the Python packages to the lock",
+    )
 
 
 @operation()

@@ -25,6 +25,18 @@ def script(packages: Iterable[str]) -> str:
     return text
 
 
+class ProbeText(FactBase[str]):
+    """The probe's text as the host printed it."""
+
+    @override
+    def command(self) -> str:
+        return script(probe.PACKAGES)
+
+    @override
+    def process(self, output: Iterable[str]) -> str:
+        return "\n".join(output)
+
+
 class Probe(FactBase[probe.Probe | None]):
     """What the host is, and what of ours is on it. None when it could not be read: the host has failed."""
 

@@ -119,6 +119,7 @@ def deploy(
     *hosts: FakeHost,
     data: Mapping[str, Any] | None = None,
     options: Sequence[str] = ("-y",),
+    lock: str | None = None,
     **environment: str,
 ) -> Run:
     """Runs `pyinfra INVENTORY deploy.py` as an operator does.
@@ -127,6 +128,7 @@ def deploy(
         hosts: the inventory.
         data: group data of `all`.
         options: pyinfra's own options.
+        lock: the text of the lock beside the inventory.
         environment: variables of the operator's machine.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -138,6 +140,8 @@ def deploy(
         (scratch / "fleet.py").write_text(
             f"fleet = {[(f'@fake/{host.name}', dict(host.data)) for host in hosts]!r}\n"
         )
+        if lock is not None:
+            (scratch / "fleet.lock").write_text(lock)
         (scratch / "hosts.json").write_text(
             json.dumps({f"@fake/{host.name}": asdict(host) for host in hosts})
         )

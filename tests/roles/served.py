@@ -24,7 +24,9 @@ def served(bare: str, execs: list[Exec], plan: HostPlan) -> str:
     """The text for the host whose bare probe and whole first run these are."""
     assert plan.environment is not None
     paths, hashes = written(execs)
-    for result in (plan.environment.lock_file, plan.environment.checked_file):
+    locked = f" {plan.environment.lock_file}" in "".join(paths)
+    made = [plan.environment.checked_file, *([] if locked else [plan.environment.lock_file])]
+    for result in made:
         paths.append(f"644 root:root f {result}")
         hashes.append(f"{'0' * 64}  {result}")
     blocks = {
@@ -121,6 +123,7 @@ def _environments(environment: EnvironmentPlan) -> list[str]:
     pins = {"uv": environment.uv.version}
     for part in environment.pins.values():
         pins |= part
+    pins |= dict(line.split()[0].split("==") for line in environment.locked.splitlines())
     return [
         *lines,
         *(f"dist {name.replace('-', '_')}-{version}.dist-info" for name, version in pins.items()),

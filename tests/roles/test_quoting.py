@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from ops import environment as packages
 from ops import task
-from ops.render import render
-from plan import settings
+from plan import project, settings
 from plan.decide import plan_host
 from plan.errors import SettingsError
 from plan.host import HostPlan
@@ -155,12 +154,12 @@ def script_of(work: task.Task) -> str:
 @given(CANDIDATES)
 def test_a_project_file_holds_every_pin_and_address_as_planned(candidates: dict[str, Any]) -> None:
     _, environment = planned(accepted(candidates))
-    project = tomllib.loads(render("conda/pyproject.toml.j2", environment=environment))
-    assert project["project"]["optional-dependencies"] == {
+    written = tomllib.loads(project.text(environment))
+    assert written["project"]["optional-dependencies"] == {
         part: [f"{name}=={version}" for name, version in pins.items()]
         for part, pins in environment.pins.items()
     }
-    indexes = project["tool"]["uv"].get("index", [])
+    indexes = written["tool"]["uv"].get("index", [])
     assert {index["name"]: index["url"] for index in indexes} == dict(environment.only_from)
     assert all(index["explicit"] for index in indexes)
 

@@ -9,11 +9,11 @@ from paramiko import SSHException
 from pydantic import SecretStr
 from pyinfra.api.host import Host
 
+from ops import locks
 from ops.planning import layers
 from ops.stamp import settings_digest
 from ops.version import version
-from plan import probe, secrets, settings
-from plan.decide import plan_host
+from plan import model_facts, probe, secrets, settings
 from plan.drift import Difference, Seen, differences
 from plan.errors import PlanError
 from plan.host import HostPlan
@@ -102,7 +102,7 @@ def _plan(host: Host) -> Planned:
     return Planned(
         connection,
         seen,
-        plan_host(host.name, wanted, seen),
+        locks.planned(host, wanted, seen, model_facts.kept(seen)),
         SecretStr(key) if key is not None else None,
         settings_digest(wanted),
     )

@@ -24,6 +24,8 @@ from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 
+from ops import locks
+
 
 class InventoryError(Exception):
     """There is nothing to check; one sentence says why."""
@@ -60,6 +62,7 @@ def _initialised(inventory: str) -> Inventory:
     ctx_config.set(config)  # type: ignore[no-untyped-call]
     if Path("config.py").is_file():
         exec_file("config.py")
+    locks.use_beside(inventory)
     found: Inventory = make_inventory(inventory, cwd=state.cwd)
     ctx_inventory.set(found)  # type: ignore[no-untyped-call]
     state.init(found, config)

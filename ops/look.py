@@ -1,0 +1,31 @@
+"""Writes down what a look at a host brought home, for `python -m plan lock`."""
+
+import os
+from pathlib import Path
+
+from pyinfra.api.host import Host
+
+from ops.model_facts import facts_for
+from ops.planning import layers
+from plan import model_facts, settings
+from plan.errors import PlanError
+from plan.lock_command import LOOK_FOLDER
+from plan.probe import parse
+from plan.seen import Seen
+
+
+def write_down(host: Host, probe: str) -> None:
+    """Saves one host in the folder that the environment names.
+
+    Args:
+        host: pyinfra's host.
+        probe: the probe's text.
+    """
+    data = settings.own(settings.merge(layers(host)))
+    facts, problems = "", []
+    try:
+        wanted = settings.read([data])
+        facts = model_facts.text(wanted, facts_for(wanted, parse(probe))) or ""
+    except PlanError as error:
+        problems = error.sentences
+    Seen(host.name, data, probe, facts, tuple(problems)).save(Path(os.environ[LOOK_FOLDER]))

@@ -1,0 +1,96 @@
+"""What changed between two locks, in an operator's words."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from plan.lock import Host, Lock, Model, Stack
+
+# More hosts than this are counted and not named.
+_NAMED = 4
+
+
+def lines(old: Lock, new: Lock) -> Iterator[str]:
+    """One sentence a change, hosts that change alike together; none when nothing changed."""
+    alike: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in sorted({*old.hosts, *new.hosts}):
+        if changes := tuple(_host(old, new, old.hosts.get(name), new.hosts.get(name))):
+            alike[changes].append(name)
+    for changes, hosts in sorted(alike.items(), key=lambda item: item[1]):
+        yield f"{_hosts(hosts)}:"
+        yield from (f"  {change}" for change in changes)
+
+
+def _hosts(names: list[str]) -> str:
+    if len(names) <= _NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
+
+
+def _host(old: Lock, new: Lock, before: Host | None, after: Host | None) -> Iterator[str]:
+    if before is None or after is None:
+        yield "is new" if before is None else "is gone"
+        return
+    if before.stack != after.stack or (
+        before.stack and old.stack[before.stack] != new.stack[str(after.stack)]
+    ):
+        yield from _stacks(_of(old.stack, before.stack), _of(new.stack, after.stack))
+    yield from _moved("Ollama", before.ollama, after.ollama)
+    yield from _moved("driver", before.driver, after.driver)
+    for name in sorted({*before.models, *after.models}):
+        if name not in before.models or name not in after.models:
+            yield f"model {name} {'is added' if name not in before.models else 'goes'}"
+        else:
+            yield from _model(name, old.model[name], new.model[name])
+
+
+def _of(stacks: Mapping[str, Stack], name: str | None) -> Stack | None:
+    return stacks[name] if name else None
+
+
+def _moved(what: str, before: str | None, after: str | None) -> Iterator[str]:
+    if before == after:
+        return
+    if before is None or after is None:
+        yield f"{what} {after} is added" if before is None else f"{what} {before} goes"
+    else:
+        yield f"{what} {before} becomes {after}"
+
+
+def _stacks(before: Stack | None, after: Stack | None) -> Iterator[str]:
+    if before is None or after is None:
+        yield "an environment is added" if before is None else "the environment goes"
+        return
+    yield from _moved("Python", before.python, after.python)
+    yield from _moved("wheels for", before.platform, after.platform)
+    yield from _moved("uv", before.uv.version, after.uv.version)
+    if before.installer.sha256 != after.installer.sha256:
+        yield f"conda's installer is another: {after.installer.url}"
+    yield from _packages("conda package", _conda(before), _conda(after))
+    yield from _packages("package", before.versions, after.versions)
+    for requirement in sorted({*before.wheels} & {*after.wheels}):
+        if {w.sha256 for w in before.wheels[requirement]} != {w.sha256 for w in after.wheels[requirement]}:
+            yield f"{requirement} has other files under the same version"
+    for refused, why in after.instead_of.items():
+        if refused not in before.instead_of:
+            yield f"{refused} was not taken: {why}"
+
+
+def _conda(stack: Stack) -> dict[str, str]:
+    """Name -> version and build of the conda packages."""
+    files = (path.rpartition("/")[2] for path in stack.conda)
+    return {file.rsplit("-", 2)[0]: "-".join(file.rsplit("-", 2)[1:]) for file in files}
+
+
+def _packages(kind: str, before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*before, *after}):
+        yield from _moved(f"{kind} {name}", before.get(name), after.get(name))
+
+
+def _model(name: str, before: Model, after: Model) -> Iterator[str]:
+    if before.commit != after.commit:
+        yield f"model {name} moves from commit {before.commit} to {after.commit}"
+    changed = sorted(
+        path for path in {*before.files, *after.files} if before.files.get(path) != after.files.get(path)
+    )
+    if changed:
+        yield f"model {name}: {len(changed)} files differ: {', '.join(changed[:_NAMED])}"

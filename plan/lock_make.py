@@ -1,0 +1,288 @@
+"""Makes the lock of an inventory from what its hosts are: one closure for each distinct stack."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from plan import compat, locking, uv
+from plan.errors import PlanError
+from plan.host import EnvironmentPlan, HostPlan
+from plan.lock import Archive, Host, Installer, Lock, Model, Stack, Uv
+from plan.probe import Probe
+from plan.seen import Seen
+from plan.settings import Settings
+
+# uv waits for indexes most of the time.
+_AT_ONCE = 4
+# How many older vLLM releases are tried when the newest choice has no closure.
+_TRIES = 6
+
+
+class Resolver(Protocol):
+    """What finds closures; `uv.closure` is one."""
+
+    def __call__(
+        self,
+        environment: EnvironmentPlan,
+        platform: str,
+        preferred: Mapping[str, str],
+        upgrades: Iterable[str],
+    ) -> uv.Closure: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """The lock, what to tell the operator of it, and which hosts have no place in it, in sentences."""
+
+    lock: Lock
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wish:
+    """A host with its plan.
+
+    Attributes:
+        instead_of: newer choices that had no closure, and why.
+        kept: what its stack is called in the old lock, when it stays at that.
+    """
+
+    seen: Seen
+    settings: Settings
+    plan: HostPlan
+    platform: str
+    instead_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    kept: str | None = None
+
+    @property
+    def stack(self) -> str | None:
+        """What its stack is called."""
+        if self.kept or self.plan.environment is None:
+            return self.kept
+        return locking.stack_name(self.plan.environment, self.platform)
+
+
+def make(
+    hosts: Iterable[Seen],
+    old: Lock | None,
+    upgrades: tuple[str, ...] = (),
+    model: Callable[[HostPlan, str], Model] | None = None,
+    resolver: Resolver = uv.closure,
+) -> Made:
+    """The lock of these hosts.
+
+    A host whose plan still fits the old lock keeps its stack, to the byte, unless something in it is to be
+    upgraded; a new stack stays at the old versions of its hosts where they fit. A host that cannot be planned
+    keeps its old entry.
+
+    Args:
+        hosts: what they are and shall be.
+        old: the lock that lies there.
+        upgrades: distributions to move to their newest, or `NAME==VERSION`.
+        model: what the lock says of a model of a plan, by its name there; None leaves models out.
+        resolver: what finds the closure of a stack.
+    """
+    work = _Work(old, upgrades, resolver)
+    for seen in hosts:
+        work.plan(seen)
+    work.resolve()
+    return work.made(model)
+
+
+class _Work:
+    """The lock while it is being made."""
+
+    def __init__(self, old: Lock | None, upgrades: tuple[str, ...], resolver: Resolver) -> None:
+        self.old = old
+        self.upgrades = upgrades
+        self.resolver = resolver
+        self.wishes: dict[str, _Wish] = {}
+        self.stacks: dict[str, Stack] = {}
+        self.failures: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.problems: list[str] = []
+        self.unplanned: list[str] = []
+
+    def plan(self, seen: Seen) -> None:
+        """Plans a host: as the old lock has it where that still fits, else anew."""
+        try:
+            wanted, probe = seen.settings(), seen.parsed()
+            wish = self._kept(seen, wanted, probe)
+            self.wishes[seen.host] = wish or _Wish(seen, wanted, seen.plan(wanted), locking.platform(probe))
+        except PlanError as error:
+            self._refuse(seen.host, error.sentences)
+
+    def _kept(self, seen: Seen, wanted: Settings, probe: Probe) -> _Wish | None:
+        entry = self.old.hosts.get(seen.host) if self.old else None
+        if self.old is None or entry is None:
+            return None
+        try:
+            plan = seen.plan(locking.held(wanted, seen.host, self.old, free=self.upgrades))
+        except PlanError:
+            return None
+        kept = locking.with_stack(plan, wanted, probe, self.old)
+        if kept is None:
+            return None
+        before = self.old.stack[entry.stack].instead_of if entry.stack else {}
+        return _Wish(seen, wanted, kept, locking.platform(probe), before, entry.stack)
+
+    def _old_stack(self, host: str) -> Stack | None:
+        entry = self.old.hosts.get(host) if self.old else None
+        return self.old.stack[entry.stack] if self.old and entry and entry.stack else None
+
+    def _with_vllm(self, wish: _Wish, version: str, instead_of: Mapping[str, str]) -> _Wish | None:
+        try:
+            plan = wish.seen.plan(locking.with_vllm(wish.settings, version))
+        except PlanError:
+            return None
+        return dataclasses.replace(wish, plan=plan, instead_of=dict(instead_of))
+
+    def resolve(self) -> None:
+        """Finds every stack's closure; a host whose stack has none takes the next older vLLM that has."""
+        waiting = list(self.wishes.values())
+        for _ in range(_TRIES):
+            distinct = {wish.stack: wish for wish in waiting if wish.stack}
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                list(pool.map(self._resolve_stack, distinct.values()))
+            failed = [wish for wish in waiting if wish.stack in self.failures]
+            waiting = [older for wish in failed if (older := self._older(wish))]
+            if not waiting:
+                return
+        for wish in waiting:
+            self._refuse(wish.seen.host, [f"lock: no closure within {_TRIES} vLLM releases. Pin `vllm`."])
+
+    def _resolve_stack(self, wish: _Wish) -> None:
+        name, environment = wish.stack, wish.plan.environment
+        assert name and environment
+        if name in self.stacks or name in self.failures:
+            return
+        there = self.old.stack.get(name) if self.old else None
+        if there and not self.upgrades:
+            self.stacks[name] = there
+            return
+        before = there or self._old_stack(wish.seen.host)
+        try:
+            wheels = self.resolver(
+                environment, wish.platform, before.versions if before else {}, self.upgrades
+            )
+        except uv.UnresolvableError as error:
+            self.failures[name] = " ".join(error.sentences)
+            return
+        self.stacks[name] = _stack(environment, wish, wheels, self.upgrades)
+
+    def _older(self, wish: _Wish) -> _Wish | None:
+        """The same host with the next older vLLM that it can be planned with."""
+        refused, why = _vllm(wish), self.failures[str(wish.stack)]
+        pinned = any(service.vllm for service in wish.settings.serve.values())
+        reasons = {**wish.instead_of, refused: why}
+        if refused and not pinned and not wish.kept:
+            releases = list(compat.vllms())
+            release = refused.split()[1].partition("+")[0]
+            for version in releases[releases.index(release) + 1 :]:
+                older = self._with_vllm(wish, version, reasons)
+                if older and older.stack not in self.failures:
+                    self.wishes[wish.seen.host] = older
+                    return older
+        self._refuse(wish.seen.host, [f"lock: its packages cannot be resolved: {why}"])
+        return None
+
+    def _refuse(self, host: str, sentences: Iterable[str]) -> None:
+        self.problems += [f"{host}: {sentence}" for sentence in sentences]
+        self.wishes.pop(host, None)
+        self.unplanned.append(host)
+
+    def made(self, model: Callable[[HostPlan, str], Model] | None) -> Made:
+        """The lock of all that was found."""
+        hosts: dict[str, Host] = {}
+        archives: dict[str, Archive] = {}
+        models: dict[str, Model] = {}
+        stacks: dict[str, Stack] = {}
+        for name, wish in self.wishes.items():
+            if wish.stack:
+                stacks[wish.stack] = self.stacks[wish.stack]
+            ollama = locking.ollama_key(wish.plan, wish.seen.parsed())
+            if ollama and wish.plan.ollama and (archive := wish.plan.ollama.archive):
+                file = archive.urls[0].rpartition("/")[2]
+                archives[ollama] = Archive(made_by="plan/ollama.toml", file=file, sha256=archive.sha256)
+            found = self._models(wish.plan, models, model) if model else []
+            hosts[name] = Host(stack=wish.stack, ollama=ollama, models=found, driver=_driver(wish.plan))
+        lock = Lock(hosts=hosts, stack=stacks, ollama=archives, model=models)
+        return Made(self._with_unplanned(lock), tuple(self._notes()), tuple(self.problems))
+
+    def _models(
+        self, plan: HostPlan, models: dict[str, Model], model: Callable[[HostPlan, str], Model]
+    ) -> list[str]:
+        names = locking.models(plan)
+        for name in names:
+            there = self.old.model.get(name) if self.old else None
+            kept = there if there and there.files and name.partition("@")[0] not in self.upgrades else None
+            if name not in models:
+                try:
+                    models[name] = kept or model(plan, name)
+                except PlanError as error:
+                    why = " ".join(error.sentences)
+                    models[name] = Model(made_by="not listed by its hub", files={})
+                    self.notes.append(f"model {name} is in the lock without its files: {why}")
+        return names
+
+    def _with_unplanned(self, lock: Lock) -> Lock:
+        """The lock with the old entries of the hosts that could not be planned now."""
+        for host in self.unplanned:
+            entry = self.old.hosts.get(host) if self.old else None
+            if self.old is None or entry is None:
+                continue
+            lock.hosts[host] = entry
+            if entry.stack:
+                lock.stack.setdefault(entry.stack, self.old.stack[entry.stack])
+            if entry.ollama:
+                lock.ollama.setdefault(entry.ollama, self.old.ollama[entry.ollama])
+            for name in entry.models:
+                lock.model.setdefault(name, self.old.model[name])
+        return lock
+
+    def _notes(self) -> Iterator[str]:
+        yield from self.notes
+        said = set()
+        for wish in self.wishes.values():
+            for refused, why in wish.instead_of.items():
+                note = f"{_vllm(wish)} instead of {refused}, which cannot be resolved: {why}"
+                if note not in said:
+                    said.add(note)
+                    yield note
+
+
+def _vllm(wish: _Wish) -> str:
+    """`vllm VERSION` of a plan; empty when it has none."""
+    pins = wish.plan.environment.pins if wish.plan.environment else {}
+    version = pins.get("vllm", {}).get("vllm")
+    return f"vllm {version}" if version else ""
+
+
+def _stack(environment: EnvironmentPlan, wish: _Wish, wheels: uv.Closure, upgrades: Iterable[str]) -> Stack:
+    urls = environment.installer_urls
+    moved = dict(one.partition("==")[::2] for one in upgrades)
+    return Stack(
+        made_by=f"uv {uv.version()} pip compile; installer and conda packages of plan/conda.toml "
+        "or the settings; uv of plan/tools.toml",
+        python=environment.python,
+        platform=wish.platform,
+        instead_of=dict(wish.instead_of),
+        installer=Installer(url=urls[-1], sha256=environment.installer_sha256),
+        uv=Uv(version=environment.uv.version, sha256=list(environment.uv.sha256)),
+        pins={part: dict(pins) for part, pins in environment.pins.items()},
+        constraints={name: moved.get(name) or pin for name, pin in environment.constraints.items()},
+        conda=locking.conda_entries(environment),
+        wheels=wheels,
+    )
+
+
+def _driver(plan: HostPlan) -> str | None:
+    """What the lock says of the driver; its release is the repository's choice until it is installed."""
+    driver = plan.driver
+    if driver.action == "none":
+        return None
+    if driver.action == "install" and driver.version is None:
+        return f"{driver.summary}, of the release that {driver.source} has; known on the host"
+    return driver.summary

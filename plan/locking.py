@@ -1,0 +1,221 @@
+"""Between plans and the lock: what a plan is called there, what it is held to, where it drifts."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Collection, Iterator
+from typing import TypeVar
+
+from packaging.version import Version
+
+from plan import sources
+from plan.errors import PlanError
+from plan.host import EnvironmentPlan, HostPlan, TagPlan
+from plan.lock import Host, Lock, Stack
+from plan.packages import Tool
+from plan.probe import Probe
+from plan.sections import Settings
+from plan.sections.base import Section
+
+# The C libraries that uv knows as platforms, oldest first.
+GLIBCS = ("2.17", "2.28", "2.31", "2.32", "2.33", "2.34", "2.35", "2.36", "2.37", "2.38", "2.39", "2.40")
+# Pinned by the tables and not by the operator: the lock may know an earlier one than the tables do now.
+_OF_THE_TABLES = frozenset({"transformers", "accelerate"})
+Part = TypeVar("Part", bound=Section)
+FIX = "Run `python -m plan lock` for its inventory, or deploy with `--data relock=true`."
+
+
+def platform(probe: Probe) -> str:
+    """uv's name for the newest platform that the host's CPU and C library are good for."""
+    there = Version(probe.glibc or GLIBCS[0])
+    fitting = [one for one in GLIBCS if Version(one) <= there] or [GLIBCS[0]]
+    return f"{probe.architecture}-manylinux_{fitting[-1].replace('.', '_')}"
+
+
+def stack_name(environment: EnvironmentPlan, target: str) -> str:
+    """What the environment's stack is called in the lock: readable, and the same for the same wishes."""
+    asked = [
+        dataclasses.asdict(dataclasses.replace(environment, name="", certificates="", locked="")),
+        target,
+    ]
+    digest = hashlib.sha256(json.dumps(asked, default=sorted, sort_keys=True).encode()).hexdigest()[:8]
+    pins = {name: version for part in environment.pins.values() for name, version in part.items()}
+    main = next((f"{name}{pins[name]}" for name in ("vllm", "torch") if name in pins), "bare")
+    return f"{main}-python{environment.python}-{target}-{digest}"
+
+
+def held(settings: Settings, host: str, lock: Lock, free: Collection[str] = ()) -> Settings:
+    """The settings with what the lock has chosen for this host, wherever the operator chose nothing.
+
+    What is in `free` is chosen anew: "vllm" and "torch", which go together, "python", "ollama".
+    """
+    entry = lock.hosts.get(host)
+    if entry is None:
+        return settings
+    stack = lock.stack[entry.stack] if entry.stack else None
+    if stack:
+        # vLLM and torch go together: who chose one of them gets the other that fits it
+        chosen = settings.environment.torch or any(service.vllm for service in settings.serve.values())
+        pins = {} if chosen or {"vllm", "torch"} & {*free} else stack.pins
+        python = None if "python" in free else stack.python
+        environment = _unset(settings.environment, python=python, torch=pins.get("torch", {}).get("torch"))
+        settings = settings.model_copy(update={"environment": environment})
+        settings = with_vllm(settings, pins.get("vllm", {}).get("vllm"))
+    if entry.ollama and "ollama" not in free:
+        version = entry.ollama.partition(" ")[0]
+        if settings.sources.ollama_version is None:
+            found = {"ollama_version": version, "ollama_sha256": lock.ollama[entry.ollama].sha256}
+            settings = settings.model_copy(update={"sources": settings.sources.model_copy(update=found)})
+    return settings
+
+
+def with_vllm(settings: Settings, version: str | None) -> Settings:
+    """The settings with this vLLM for every service that has none of its own."""
+    serve = {
+        name: _unset(service, vllm=version) if service.engine == "vllm" else service
+        for name, service in settings.serve.items()
+    }
+    return settings.model_copy(update={"serve": serve})
+
+
+def _unset(part: Part, **values: str | None) -> Part:
+    """The section with these values where it has none."""
+    return part.model_copy(update={name: value for name, value in values.items() if not getattr(part, name)})
+
+
+def apply(plan: HostPlan, settings: Settings, probe: Probe, lock: Lock, name: str) -> HostPlan:
+    """The plan with what the lock holds in its place.
+
+    Args:
+        plan: decided from settings that `held` has been over.
+        name: the lock's file name, for the sentence.
+
+    Raises:
+        PlanError: the plan drifts from the lock; one sentence says where.
+    """
+    entry = lock.hosts.get(plan.host)
+    if entry is None:
+        raise PlanError([f"lock: {name} does not know this host. {FIX}"])
+    stack = lock.stack[entry.stack] if entry.stack else None
+    found = list(_drift(plan, settings, probe, entry, stack))
+    if found:
+        raise PlanError([f"lock: {name} has {'; '.join(found)}. {FIX}"])
+    return _with(plan, stack)
+
+
+def with_stack(plan: HostPlan, settings: Settings, probe: Probe, lock: Lock) -> HostPlan | None:
+    """The plan with the stack that the lock has for this host; None where the environment drifts from it."""
+    entry = lock.hosts[plan.host]
+    stack = lock.stack[entry.stack] if entry.stack else None
+    drifts = any(_environment_drift(plan, settings, probe, stack))
+    return None if drifts else _with(plan, stack)
+
+
+def _with(plan: HostPlan, stack: Stack | None) -> HostPlan:
+    if plan.environment is None or stack is None:
+        return plan
+    return dataclasses.replace(plan, environment=_locked(plan.environment, stack))
+
+
+def model_key(model: str, revision: str) -> str:
+    """What a model is called in the lock."""
+    return f"{model}@{revision}"
+
+
+def models(plan: HostPlan) -> list[str]:
+    """What the plan's models are called in the lock."""
+    return sorted(
+        model_key(model.model, model.revision) for model in plan.models if not isinstance(model, TagPlan)
+    )
+
+
+def ollama_key(plan: HostPlan, probe: Probe) -> str | None:
+    """What the plan's Ollama is called in the lock."""
+    archive = plan.ollama.archive if plan.ollama else None
+    return f"{archive.version} {probe.architecture}" if archive else None
+
+
+def _drift(
+    plan: HostPlan, settings: Settings, probe: Probe, entry: Host, stack: Stack | None
+) -> Iterator[str]:
+    """Where the plan is another than the lock, in words that follow 'the lock has'."""
+    yield from _environment_drift(plan, settings, probe, stack)
+    ollama = ollama_key(plan, probe)
+    if ollama != entry.ollama:
+        yield _other("Ollama", entry.ollama, ollama)
+    for model in sorted({*models(plan)} - {*entry.models}):
+        yield f"no {model} for it"
+
+
+def _environment_drift(
+    plan: HostPlan, settings: Settings, probe: Probe, stack: Stack | None
+) -> Iterator[str]:
+    if plan.environment is None or stack is None:
+        if (plan.environment is None) != (stack is None):
+            yield "no environment for it" if stack is None else "an environment for it, unlike its plan"
+    else:
+        yield from _stack_drift(plan.environment, settings, probe, stack)
+
+
+def _stack_drift(
+    environment: EnvironmentPlan, settings: Settings, probe: Probe, stack: Stack
+) -> Iterator[str]:
+    if stack.python != environment.python:
+        yield _other("Python", stack.python, environment.python)
+    if stack.platform != platform(probe):
+        yield _other("wheels for", stack.platform, platform(probe))
+    for part in ("torch", "vllm"):
+        locked, planned = stack.pins.get(part, {}), environment.pins.get(part, {})
+        for package in sorted({*locked, *planned}):
+            same = locked.get(package) == planned.get(package)
+            if not same and not (package in _OF_THE_TABLES and package in locked and package in planned):
+                yield _other(package, locked.get(package), planned.get(package))
+    if settings.environment.lock_file and environment.records != _records(environment, stack):
+        yield "other conda packages than environment.lock_file"
+    if settings.sources.conda_installer and environment.installer_sha256 != stack.installer.sha256:
+        yield "another installer than sources.conda_installer"
+
+
+def _other(what: str, locked: str | None, planned: str | None) -> str:
+    if locked is None:
+        return f"no {what} for it, and its plan has {planned}"
+    if planned is None:
+        return f"{what} {locked}, which its plan has not"
+    return f"{what} {locked} for it, and its plan has {planned}"
+
+
+def _locked(environment: EnvironmentPlan, stack: Stack) -> EnvironmentPlan:
+    text = _explicit(environment, stack)
+    same = environment.installer_sha256 == stack.installer.sha256
+    return dataclasses.replace(
+        environment,
+        installer_urls=environment.installer_urls if same else (stack.installer.url,),
+        installer_sha256=stack.installer.sha256,
+        explicit_lock=text,
+        records=sources.records(text),
+        uv=Tool(stack.uv.version, tuple(stack.uv.sha256)),
+        pins=stack.pins,
+        constraints=stack.constraints,
+        locked=stack.requirements,
+    )
+
+
+def _records(environment: EnvironmentPlan, stack: Stack) -> frozenset[str]:
+    return sources.records(_explicit(environment, stack))
+
+
+def _explicit(environment: EnvironmentPlan, stack: Stack) -> str:
+    """conda's `@EXPLICIT` text of the stack, from the channel that the settings name now."""
+    base = environment.addresses.conda_channel
+    lines = [
+        f"{path if '://' in path else f'{base}/{path}'}#{hashed}" for path, hashed in stack.conda.items()
+    ]
+    return "\n".join(["@EXPLICIT", *lines, ""])
+
+
+def conda_entries(environment: EnvironmentPlan) -> dict[str, str]:
+    """The environment's conda packages as the lock names them: below the channel, or by a whole URL."""
+    base = f"{environment.addresses.conda_channel}/"
+    lines = (line for line in environment.explicit_lock.splitlines() if "://" in line)
+    pairs = (line.partition("#") for line in lines)
+    return {url.removeprefix(base): hashed for url, _, hashed in pairs}

@@ -1,0 +1,104 @@
+"""A deploy beside a lock: it installs what the lock has, refuses to leave it, and then has nothing to do."""
+
+import dataclasses
+
+import pytest
+
+from plan import lock, locking, settings
+from plan.host import HostPlan
+from plan.lock import Lock
+from plan.seen import Seen
+from tests.plan.locks import GPU, ONE, locked
+from tests.roles.fleet import Exec, FakeHost, Run, deploy
+from tests.roles.served import served
+
+SEEN = Seen("@fake/gpu", ONE, GPU)
+HELD = locked(SEEN).lock
+TEXT = lock.render(HELD, "fleet.py")
+HOST = FakeHost("gpu", GPU, ONE)
+MORE = {"environment": {"packages": ["tabulate==0.9.0"]}}
+
+
+def applied(held: Lock) -> HostPlan:
+    wanted = settings.read([ONE])
+    plan = SEEN.plan(locking.held(wanted, SEEN.host, held))
+    return locking.apply(plan, wanted, SEEN.parsed(), held, "fleet.lock")
+
+
+@pytest.fixture(scope="module")
+def first() -> Run:
+    return deploy(HOST, lock=TEXT)
+
+
+def commands(run: Run, task: str) -> list[str]:
+    return [trip.command for trip in run.execs["gpu"] if f"--unit=bringup-{task}.service" in trip.command]
+
+
+def test_the_closure_is_written_and_not_resolved_again(first: Run) -> None:
+    assert first.code == 0, first.output
+    assert "start resolve" not in first.kinds("gpu")
+    environment = applied(HELD).environment
+    assert environment
+    assert first.files("gpu")[environment.lock_file] == environment.locked
+
+
+@pytest.mark.parametrize("task", ["install-models", "install-torch", "install-vllm", "lock"])
+def test_nothing_is_installed_without_its_hash(first: Run, task: str) -> None:
+    (command,) = commands(first, task)
+    assert "--require-hashes" in command
+
+
+def test_a_second_run_is_one_round_trip(first: Run) -> None:
+    there = served(GPU, list(first.execs["gpu"]), applied(HELD))
+    assert deploy(dataclasses.replace(HOST, probe=there), lock=TEXT).kinds("gpu") == ["probe"]
+
+
+def on_a_served_host(first: Run, held: Lock, **distributions: str) -> Run:
+    """A run over the host of the first run, which has other distributions than it was given."""
+    there = served(GPU, list[Exec](first.execs["gpu"]), applied(HELD))
+    lines = "".join(f"dist {name}-{version}.dist-info\n" for name, version in distributions.items())
+    there = there.replace("dist certifi-2026.10.18.dist-info\n", lines)
+    return deploy(dataclasses.replace(HOST, probe=there), lock=lock.render(held, "fleet.py"))
+
+
+def test_a_package_of_another_version_and_one_too_many_are_put_right(first: Run) -> None:
+    run = on_a_served_host(first, HELD, certifi="2020.1.1", leftover="1.0")
+    assert run.kinds("gpu") == ["probe", "start lock", "join lock"]
+    (command,) = commands(run, "lock")
+    assert "--all-extras" in command
+    assert "uv pip uninstall --python /opt/bringup/conda/envs/serve/bin/python leftover" in command
+
+
+def test_a_package_that_was_upgraded_in_the_lock_is_moved_on_the_host(first: Run) -> None:
+    moved = locked(SEEN, old=HELD, upgrades=("certifi==2026.11.1",)).lock
+    run = on_a_served_host(first, moved, certifi="2026.10.18")
+    kinds = run.kinds("gpu")
+    assert "start lock" in kinds
+    assert "start install-torch" not in kinds
+    assert "service restart" in kinds
+
+
+def test_a_host_that_drifts_is_refused_alone_and_before_anything_is_changed() -> None:
+    known = FakeHost("gpu", GPU, ONE | MORE)
+    other = FakeHost("other", GPU, ONE)
+    run = deploy(known, other, lock=lock.render(locked(SEEN, named("@fake/other")).lock, "fleet.py"))
+    assert run.kinds("gpu") == ["probe"]
+    assert "fleet.lock has no tabulate for it, and its plan has 0.9.0. Run" in " ".join(run.output.split())
+    assert "start lock" in run.kinds("other")
+    assert run.code == 1
+
+
+def named(host: str) -> Seen:
+    return dataclasses.replace(SEEN, host=host)
+
+
+def test_relock_lets_a_host_drift_and_resolve_for_itself() -> None:
+    run = deploy(FakeHost("gpu", GPU, ONE | MORE), lock=TEXT, options=("-y", "--data", "relock=true"))
+    assert run.code == 0, run.output
+    assert "start resolve" in run.kinds("gpu")
+
+
+def test_a_lock_that_is_damaged_is_left_by_nobody() -> None:
+    run = deploy(HOST, lock="format = 9\n")
+    assert run.kinds("gpu") == ["probe"]
+    assert "refused: @fake/gpu: lock: fleet.lock: " in run.output
