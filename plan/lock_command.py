@@ -30,12 +30,12 @@ def write(options: argparse.Namespace) -> int:
     old = lock.read(path) if path.exists() else None
     _known(options.upgrade, old)
     hosts, complete = _hosts(inventory, options.probes)
-    made = lock_make.make(hosts, old, tuple(options.upgrade), lock_models.listed)
-    if made.lock.hosts:
-        _replace(path, lock.render(made.lock, inventory.name))
+    made = lock_make.make(hosts, old, tuple(options.upgrade), lock_models.listed, complete=complete)
     for line in (*made.notes, *made.problems):
         print(line, file=sys.stderr)
-    print(_summary(path, old, made.lock))
+    if made.lock.hosts:
+        _replace(path, lock.render(made.lock, inventory.name))
+        print(_summary(path, old, made.lock))
     return REFUSED if made.problems or not complete else 0
 
 

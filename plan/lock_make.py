@@ -70,6 +70,7 @@ def make(
     upgrades: tuple[str, ...] = (),
     model: Callable[[HostPlan, str], Model] | None = None,
     resolver: Resolver = uv.closure,
+    complete: bool = True,
 ) -> Made:
     """The lock of these hosts.
 
@@ -83,10 +84,14 @@ def make(
         upgrades: distributions to move to their newest, or `NAME==VERSION`.
         model: what the lock says of a model of a plan, by its name there; None leaves models out.
         resolver: what finds the closure of a stack.
+        complete: these are all hosts; else those that the old lock has beside them keep their entries.
     """
     work = _Work(old, upgrades, resolver)
-    for seen in hosts:
+    looked_at = list(hosts)
+    for seen in looked_at:
         work.plan(seen)
+    if old and not complete:
+        work.unplanned += sorted({*old.hosts} - {seen.host for seen in looked_at})
     work.resolve()
     return work.made(model)
 

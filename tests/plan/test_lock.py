@@ -106,6 +106,11 @@ class TestMadeAgain:
         assert made.lock == self.first
         assert made.problems == ("old: its hub cannot be reached.",)
 
+    def test_keeps_what_a_host_had_that_could_not_be_looked_at(self) -> None:
+        hosts = [GPU_1, OLLAMA]
+        assert lock_make.make(hosts, self.first, (), listed, closure, complete=False).lock == self.first
+        assert "old" not in lock_make.make(hosts, self.first, (), listed, closure).lock.hosts
+
     def test_moves_one_package_when_told_to(self) -> None:
         made = locked(GPU_1, old=locked(GPU_1).lock, upgrades=("certifi==2026.11.1",))
         assert list(lock_diff.lines(locked(GPU_1).lock, made.lock)) == [
@@ -233,7 +238,7 @@ class TestUv:
 class TestTheCommand:
     @pytest.fixture
     def inventory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr("plan.lock_make.make.__defaults__", ((), None, closure))
+        monkeypatch.setattr("plan.lock_make.make.__defaults__", ((), None, closure, True))
         folder = tmp_path / "probes"
         folder.mkdir()
         for seen in (GPU_1, OLLAMA):
