@@ -61,11 +61,18 @@ def on_a_served_host(first: Run, held: Lock, **distributions: str) -> Run:
     return deploy(dataclasses.replace(HOST, probe=there), lock=lock.render(held, "fleet.py"))
 
 
-def test_a_package_of_another_version_and_one_too_many_are_put_right(first: Run) -> None:
-    run = on_a_served_host(first, HELD, certifi="2020.1.1", leftover="1.0")
+def test_a_package_of_another_version_is_put_right(first: Run) -> None:
+    run = on_a_served_host(first, HELD, certifi="2020.1.1")
     assert run.kinds("gpu") == ["probe", "start lock", "join lock"]
     (command,) = commands(run, "lock")
     assert "--all-extras" in command
+    assert "uninstall" not in command
+
+
+def test_a_package_too_many_is_removed(first: Run) -> None:
+    run = on_a_served_host(first, HELD, certifi="2026.10.18", leftover="1.0")
+    assert run.kinds("gpu") == ["probe", "start lock", "join lock"]
+    (command,) = commands(run, "lock")
     assert "uv pip uninstall --python /opt/bringup/conda/envs/serve/bin/python leftover" in command
 
 
