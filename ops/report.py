@@ -3,6 +3,7 @@
 import atexit
 import logging
 import re
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -148,12 +149,15 @@ def begin(host: Host) -> None:
     """Called for every host before anything is asked of it; the first call begins the report."""
     global _run
     if _run is None:
-        context = click.get_current_context(silent=True)
-        inventory = str(context.params.get("inventory", "")) if context else ""
-        _run = _Run(host.state, inventory)
+        _run = _Run(host.state, _inventory(sys.argv[1:]))
         host.state.add_callback_handler(_run)
         logger.addHandler(_Errors(logging.ERROR))
         atexit.register(_run.write)
+
+
+def _inventory(arguments: Iterable[str]) -> str:
+    """The inventory as the operator named it: pyinfra keeps no word of it."""
+    return next((word for word in arguments if word.endswith(".py") or word.startswith("@")), "")
 
 
 def planned(name: str, plan: HostPlan, probe: Probe) -> None:

@@ -16,6 +16,7 @@ from plan.probe import Path, Probe, canonical_name
 from plan.stamp import Stamp, StampedFile
 
 Mover = Literal["host", "settings", "program"]
+_NOTHING: tuple[Any, ...] = (None, "", {}, [])
 AGAIN = "Deploy again to have it back."
 
 
@@ -82,6 +83,7 @@ def differences(
         *_models(plan, probe, seen),
         *_units(plan, probe, seen),
         *_state(probe),
+        *(_driver(plan) or _kernel(probe)),
     )
 
 
@@ -103,7 +105,8 @@ def _leaves(path: str, before: Any, after: Any) -> Iterator[tuple[str, str, str]
     if isinstance(before, dict) and isinstance(after, dict):
         for name in sorted({*before, *after}):
             yield from _leaves(f"{path}.{name}".strip("."), before.get(name), after.get(name))
-    elif before != after:
+    # a part that a newer version knows, and that is empty, is no difference
+    elif before != after and not (before in _NOTHING and after in _NOTHING):
         yield path, _short(before), _short(after)
 
 
@@ -117,7 +120,7 @@ def _named(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    if value is None or value == {} or value == []:
+    if value in _NOTHING:
         return "nothing"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 and "\n" not in text else f"{len(text)} characters"
@@ -248,10 +251,33 @@ def _state(probe: Probe) -> Iterator[Difference]:
             if found is None or found.sha256 != value:
                 fact = "was edited" if found else "was removed"
                 yield Difference(name, "host", f"{name} {fact} on the host. {AGAIN}")
-    yield from _kernel(before, probe)
 
 
-def _kernel(before: Mapping[tuple[str, str], str], probe: Probe) -> Iterator[Difference]:
+def _driver(plan: HostPlan) -> list[Difference]:
+    """What of a driver that is kept as planned is not as it was left."""
+    work = plan.driver.work
+    if not plan.driver.maintained:
+        return []
+    found = {
+        "are missing, or of another release": work.install,
+        "are held no more, so that any upgrade may move them": work.hold,
+    }
+    sentences = [
+        f"packages {', '.join(names)} {fact}: they were changed on the host. {AGAIN}"
+        for fact, names in found.items()
+        if names
+    ]
+    if work.build and not work.install:
+        kernels = ", ".join(work.build)
+        sentences.append(
+            f"kernel {kernels} has no NVIDIA module of the planned driver. Deploy again to build it."
+        )
+    return [Difference("driver", "host", sentence) for sentence in sentences]
+
+
+def _kernel(probe: Probe) -> Iterator[Difference]:
+    """A driver that nobody maintains, and the kernel under it."""
+    before = stamps.state_lines(probe.state)
     kernel, driver = before.get(("kernel", ""), probe.kernel), before.get(("driver", ""), "-")
     if driver != "-" and probe.driver is None:
         since = f"since kernel {probe.kernel} ({kernel} at the deploy)" if kernel != probe.kernel else "now"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from plan.answer import Reason
+from plan.answer import MemoryFit, Reason
 from plan.archives import Archive
 from plan.burn_in import BurnInPlan
 from plan.floors import Floor
@@ -222,6 +222,7 @@ class ServicePlan:
     fronted: bool
     tls: bool
     stop_timeout_seconds: int = 0
+    memory: MemoryFit | None = None
 
     @property
     def unit(self) -> str:

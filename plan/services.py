@@ -46,6 +46,7 @@ def plan_services(
         weights_gib = decision.memory.weights_gib if decision.memory else 0.0
         yield ServicePlan(
             name=name,
+            memory=decision.memory,
             engine=service.engine,
             model=ollama_service.model(name, service, settings.ollama.store)
             if ollama

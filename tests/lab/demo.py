@@ -5,7 +5,7 @@ import sys
 
 from openai import OpenAI, OpenAIError
 
-from tests.lab.layout import Lab
+from tests.lab.layout import REPOSITORY, Lab
 
 QUESTION = "服务正常吗？"
 PORT = 8000
@@ -28,6 +28,9 @@ def main() -> int:
         print(f"\nlab-{number}  http://{address}:{PORT}/v1  {model}")
         print(f"  question: {QUESTION}")
         print(f"  answer:   {(reply.choices[0].message.content or '').strip()}")
+    report = REPOSITORY / "runs" / "latest" / "report.html"
+    if report.is_file():
+        print(f"\nWhat was done, and why, on one page: {report.resolve()}")
     print(
         "\nThe model is a tiny one with random weights: that it answers is the point, not what.\n"
         "Look further: make lab-ssh (then: systemctl status vllm-chat), make verify, make lab-down"

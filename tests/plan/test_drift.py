@@ -12,6 +12,7 @@ from plan import settings, stamp
 from plan.decide import plan_host
 from plan.drift import Difference, Seen, differences
 from plan.host import HostPlan
+from plan.nvidia_plan import DriverWork
 from plan.probe import Probe, parse
 from tests import probes
 from tests.probes import with_block
@@ -189,6 +190,25 @@ def test_an_edit_is_shown_as_a_difference_of_lines() -> None:
     assert "+User=root" in difference.diff.splitlines()
 
 
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (DriverWork(hold=("nvidia-driver",)), "packages nvidia-driver are held no more"),
+        (
+            DriverWork(install=("libcuda1",), build=("6.1.0-99",)),
+            "packages libcuda1 are missing, or of another",
+        ),
+        (DriverWork(build=("6.1.0-99",)), "kernel 6.1.0-99 has no NVIDIA module of the planned driver"),
+    ],
+    ids=["removed hold", "downgraded driver library", "new kernel without module"],
+)
+def test_what_happened_to_a_maintained_driver_is_told_once(work: DriverWork, words: str) -> None:
+    plan = planned(GPU_THERE)
+    plan = dataclasses.replace(plan, driver=dataclasses.replace(plan.driver, action="install", work=work))
+    (difference,) = found(GPU_THERE, Seen(stamped(GPU)), plan)
+    assert difference.mover == "host" and words in difference.sentence
+
+
 class TestWhoMoved:
     longer = planned(THERE, serve={"chat": {"max_model_len": 4096}})
 
@@ -211,6 +231,11 @@ class TestWhoMoved:
     def test_a_new_kernel_whose_module_is_loaded_is_no_difference(self) -> None:
         there = changed(r"(@@kernel\n).*", r"\g<1>6.1.0-99", GPU_THERE)
         assert found(there, Seen(stamped(GPU))) == ()
+
+    def test_an_empty_part_that_the_deploying_version_did_not_know_is_no_difference(self) -> None:
+        kept = json.loads(stamped())
+        assert kept["plan"].pop("apt_sources") is None
+        assert found(seen=Seen(json.dumps(kept))) == ()
 
     def test_long_values_are_not_told_in_full(self) -> None:
         kept = json.loads(stamped())

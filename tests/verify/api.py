@@ -1,6 +1,7 @@
 """A service's OpenAI-style API, used as any client uses it."""
 
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,18 @@ ANSWER_SECONDS = 300
 MOST_TOKENS = 32
 # What OpenAI-style clients send to a server that asks for no key.
 NO_KEY = SecretStr("EMPTY")
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """When the pieces of an answer came, in seconds since the question; a piece is a token."""
+
+    times: tuple[float, ...]
+
+    @property
+    def tokens_per_second(self) -> float:
+        """From the first piece to the last."""
+        return (len(self.times) - 1) / max(self.times[-1] - self.times[0], 1e-6)
 
 
 @dataclass(frozen=True)
@@ -90,17 +103,19 @@ class Api:
             )
             return text.choices[0].text
 
-    def pieces(self, question: str) -> list[str]:
-        """The pieces of one streamed completion, as they came, empty ones left out.
+    def streamed(self, question: str) -> Streamed:
+        """One streamed completion, as it came, empty pieces left out.
 
         Raises:
             openai.OpenAIError: there is none, or it broke off.
         """
+        started = time.monotonic()
         with self.client() as client:
             stream = client.completions.create(
                 model=self.model, prompt=question, max_tokens=MOST_TOKENS, temperature=0, stream=True
             )
-            return [chunk.choices[0].text for chunk in stream if chunk.choices and chunk.choices[0].text]
+            times = [time.monotonic() for chunk in stream if chunk.choices and chunk.choices[0].text]
+        return Streamed(tuple(moment - started for moment in times))
 
 
 def _words(message: ChatCompletionMessage) -> str:

@@ -22,12 +22,13 @@ from ops.files import Directory
 from plan.gateway import GatewayPlan
 from plan.host import EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
 from plan.probe import InstalledEnvironment, Probe
+from plan.report import Figure
 from tests.verify import fleet
 from tests.verify.api import Api
 from tests.verify.cases import Case, cases
 from tests.verify.evidence import MODULES, Evidence
 from tests.verify.fleet import Planned, Subject
-from tests.verify.reporting import Reporting, case_of
+from tests.verify.reporting import FIGURES, Reporting, case_of
 
 # The order of a host's bring-up is the order of its proof.
 ROLES = (
@@ -283,6 +284,13 @@ def api(serving: ServicePlan, planned: Planned) -> Iterator[Api]:
     certificate = planned.probe.gateway.certificate if own else None
     with Api.of(serving, planned.connection, planned.key, certificate) as opened:
         yield opened
+
+
+@pytest.fixture
+def measure(request: pytest.FixtureRequest) -> Callable[[Figure], None]:
+    """Adds a figure to the report."""
+    figures: list[Figure] = request.node.stash.setdefault(FIGURES, [])
+    return figures.append
 
 
 @pytest.fixture

@@ -30,6 +30,10 @@ host() {
     } 2>/dev/null | cut -d / -f 3 | sort -u | while read -r pid; do
         echo "$pid $(cat "/proc/$pid/comm" 2>/dev/null) $(tail -n 1 "/proc/$pid/cgroup" 2>/dev/null)"
     done
+    block gpu_memory
+    if command -v nvidia-smi >/dev/null; then
+        timeout 30 nvidia-smi --query-compute-apps=pid,used_memory --format=csv,noheader,nounits 2>/dev/null
+    fi
     block certificates
     for file in /etc/bringup/gateway/*certificate.pem; do
         [ -f "$file" ] || continue
@@ -93,6 +97,12 @@ service() { # UNIT MODEL_DIRECTORY
     if [ -n "$group" ]; then
         grep -l -F -e "$group" /proc/[0-9]*/cgroup 2>/dev/null | cut -d / -f 3 | while read -r pid; do
             echo "$pid $(sed -n 's/^Uid:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$pid/status" 2>/dev/null)"
+        done
+    fi
+    block resident "$1"
+    if [ -n "$group" ]; then
+        grep -l -F -e "$group" /proc/[0-9]*/cgroup 2>/dev/null | cut -d / -f 3 | while read -r pid; do
+            echo "$pid $(sed -n 's/^RssAnon:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$pid/status" 2>/dev/null)"
         done
     fi
     # as the service sees the file system

@@ -14,7 +14,9 @@ from ops.files import File
 from ops.render import render
 from plan.host import HostPlan, ServicePlan
 from plan.probe import Probe
+from plan.report import Figure
 from roles.vllm import deploy as role
+from tests.verify import figures
 from tests.verify.api import Api
 from tests.verify.evidence import Evidence
 from tests.verify.files import difference
@@ -102,9 +104,16 @@ def test_service_answers_a_chat(serving: ServicePlan, api: Api, tell: Callable[[
     tell(f"{serving.url}/v1 {QUESTION} {words} after {seconds:.1f} s")
 
 
-def test_service_streams_its_answer(serving: ServicePlan, api: Api) -> None:
-    pieces = _answered(lambda: api.pieces(QUESTION))
-    assert len(pieces) > 1, f"{serving.served_name} streamed {len(pieces)} pieces"
+def test_service_streams_its_answer(
+    serving: ServicePlan, api: Api, evidence: Evidence, measure: Callable[[Figure], None]
+) -> None:
+    answer = _answered(lambda: api.streamed(QUESTION))
+    assert len(answer.times) > 1, f"{serving.served_name} streamed {len(answer.times)} pieces"
+    first_ms = answer.times[0] * 1000
+    measure(Figure(serving.name, "time to the first token", "ms", None, round(first_ms, 1)))
+    measure(Figure(serving.name, "tokens per second", "tok/s", None, round(answer.tokens_per_second, 1)))
+    for figure in figures.of(serving, evidence):
+        measure(figure)
 
 
 def _answered(ask: Callable[[], T]) -> T:
