@@ -76,6 +76,11 @@ bench: lab-up ## what a round trip costs, and a plan
 	$(BIN)/python -m tests.bench.ssh_bench
 	$(BIN)/python -m tests.bench.plan_bench
 
+.PHONY: bench-models
+bench-models: $(VENV)/.ready lab-packages ## one, four, eight hosts get a model: exchange, each for itself, rsync (needs root)
+	@for program in aria2c rsync; do command -v $$program >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends aria2 rsync >/dev/null; }; done
+	$(BIN)/python -m tests.bench.models_bench
+
 .PHONY: test
 test: check test-unit test-lab ## everything that passes without a GPU, the lab included
 

@@ -11,6 +11,7 @@ from plan.errors import PlanError
 from plan.host import HostPlan
 from plan.lock import Lock
 from plan.model_facts import Facts
+from plan.models_host import Pins
 from plan.probe import Probe
 from plan.settings import Settings
 
@@ -31,7 +32,7 @@ def inventory_of_the_command_line() -> str | None:
     return found if isinstance(found, str) else None
 
 
-def planned(host: Host, wanted: Settings, probe: Probe, facts: Facts) -> HostPlan:
+def planned(host: Host, wanted: Settings, probe: Probe, facts: Facts, pins: Pins | None = None) -> HostPlan:
     """The host's plan, held to the lock; with `--data relock=true` a host that drifts gets a plan of its own.
 
     Raises:
@@ -39,14 +40,14 @@ def planned(host: Host, wanted: Settings, probe: Probe, facts: Facts) -> HostPla
     """
     held = _lock()
     if held is None:
-        return plan_host(host.name, wanted, probe, facts)
+        return plan_host(host.name, wanted, probe, facts, pins)
     try:
-        plan = plan_host(host.name, locking.held(wanted, host.name, held), probe, facts)
+        plan = plan_host(host.name, locking.held(wanted, host.name, held), probe, facts, pins)
         return locking.apply(plan, wanted, probe, held, _path[0].name)
     except PlanError:
         if not _may_leave(host):
             raise
-        return plan_host(host.name, wanted, probe, facts)
+        return plan_host(host.name, wanted, probe, facts, pins)
 
 
 def _lock() -> Lock | None:

@@ -8,8 +8,9 @@ from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.context import state
 
-from ops import locks, report
+from ops import fleet, locks, report
 from ops.model_facts import facts_for
+from ops.pins import pins_for
 from plan import secrets, settings, show
 from plan.errors import PlanError
 from plan.host import HostPlan
@@ -41,8 +42,10 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]
     if probe is not None:
         try:
             wanted = settings.read(layers(host))
-            found = secrets.read(wanted.access)
-            plan = locks.planned(host, wanted, probe, facts_for(wanted, probe))
+            found = secrets.read(wanted.access, models=wanted.models)
+            facts = facts_for(wanted, probe)
+            pins = pins_for(host, wanted, probe, found.tokens)
+            plan = locks.planned(host, wanted, probe, facts, pins)
         except PlanError as error:
             refuse(host, error.sentences)
         except Exception as error:
@@ -52,6 +55,7 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]
                 host, [f"plan: a defect ({type(error).__name__}: {error}). Run with --debug and report it."]
             )
     if plan and probe:
+        fleet.note(plan, probe)
         _plans[host.name] = plan
         report.planned(host.name, plan, probe)
     _show_when_complete()

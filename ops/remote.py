@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
-from pyinfra.context import host
+from pyinfra.context import host, state
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,22 @@ class Remote:
     host: Host
     privileges: dict[str, Any]
 
-    def run(self, script: str) -> Answer:
-        """Runs a shell script on the host, in one round trip.
+    @staticmethod
+    def own(host: Host) -> dict[str, Any]:
+        """The connector arguments that the inventory gives this host, for what no operation runs."""
+        given, _ = pop_global_arguments(state, host, {})
+        return {
+            key: value for key, value in given.items() if key in CONNECTOR_ARGUMENT_KEYS and key != "_stdin"
+        }
+
+    def run(self, script: str, stdin: str | None = None) -> Answer:
+        """Runs a shell script on the host, in one round trip; `stdin` is what it reads.
 
         Raises:
             OSError, EOFError, paramiko.SSHException: the connection is gone.
         """
-        ok, output = self.host.run_shell_command(StringCommand(script), **self.privileges)
+        given = {"_stdin": [stdin]} if stdin is not None else {}
+        ok, output = self.host.run_shell_command(StringCommand(script), **self.privileges | given)
         return Answer(ok, output.stdout)
 
 

@@ -6,7 +6,7 @@ way, and joined, with its newest line of output shown, when its result is wanted
 
 import hashlib
 import shlex
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,12 +56,22 @@ class Task:
 
 
 @operation()
-def start(task: Task, needed: Callable[[], bool] | bool = True) -> Generator[StringCommand, None, None]:
-    """Starts a task unless the same one is under way; does not wait for it."""
+def start(
+    task: Task,
+    needed: Callable[[], bool] | bool = True,
+    circumstances: Callable[[], Iterable[str]] = tuple,
+) -> Generator[StringCommand, None, None]:
+    """Starts a task unless the same one is under way; does not wait for it.
+
+    Args:
+        task: what to start.
+        needed: whether it is.
+        circumstances: gives further options of systemd-run, which do not make it another task.
+    """
     if not (needed() if callable(needed) else needed):
         host.noop(f"{task.name} is done")
         return
-    yield start_command(task)
+    yield start_command(task, circumstances())
 
 
 @operation()
@@ -83,7 +93,7 @@ def run(task: Task, needed: Callable[[], bool] | bool = True) -> Generator[Pyinf
     yield FunctionCommand(_join, (task, privileges()), {})
 
 
-def start_command(task: Task) -> StringCommand:
+def start_command(task: Task, circumstances: Iterable[str] = ()) -> StringCommand:
     """The command that starts the task, unless it is running with the same work already."""
     description = f"bringup: {task.label} [{task.digest}]"
     settings = [f"--setenv={name}={value}" for name, value in sorted(task.environment.items())]
@@ -96,6 +106,7 @@ def start_command(task: Task) -> StringCommand:
         "--property=RemainAfterExit=yes",
         "--property=TimeoutStopSec=20",
         *settings,
+        *circumstances,
         "/bin/sh",
         "-euc",
         task.script,

@@ -1,5 +1,6 @@
 """systemd services: enabled, started once, restarted only for a reason, joined until they serve."""
 
+import shlex
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,29 @@ def serving(
     )
     replaced = changed and unit is not None and unit.active == "active"
     yield FunctionCommand(_join, (service, privileges(), replaced), {})
+
+
+@operation()
+def restart_if_older(
+    service: Service, than: str, needed: bool = True
+) -> Generator[PyinfraCommand, None, None]:
+    """Restarts a service that was started before a file on the host was last written, and waits for it."""
+    if not needed:
+        host.noop(f"{service.unit} is not asked")
+        return
+    yield FunctionCommand(_restart_if_older, (service, than, privileges()), {})
+
+
+def _restart_if_older(state: State, host: Host, service: Service, than: str, given: dict[str, Any]) -> bool:
+    started = f"$(systemctl show {service.unit} -P ExecMainStartTimestamp)"
+    answer = Remote(host, given).run(
+        f"systemctl --quiet is-active {service.unit} || exit 0\n"
+        f'[ "$(stat -c %Y {shlex.quote(than)})" -ge "$(date -d "{started}" +%s)" ] || exit 0\n'
+        f"systemctl --no-block restart {service.unit} && echo restarted"
+    )
+    if answer.text.strip() != "restarted":
+        return answer.ok
+    return _join(state, host, service, given, replaced=False)
 
 
 @operation()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import paramiko
 from pyinfra import logger
 
+from ops import progress
 from ops.remote import Remote
 
 # A look costs one round trip; something short should not wait for a long pause.
@@ -33,6 +34,19 @@ def wait(
     Returns:
         What the judge said; False too when the connection broke, which fails this host alone.
     """
+    try:
+        return _wait(remote, label, look, judge, news)
+    finally:
+        progress.ended(remote, label)
+
+
+def _wait(
+    remote: Remote,
+    label: str,
+    look: str,
+    judge: Callable[[str, float], bool | None],
+    news: Callable[[str], str],
+) -> bool:
     started = spoken = time.monotonic()
     pause, last = FIRST_PAUSE_SECONDS, ""
     while True:
@@ -48,7 +62,7 @@ def wait(
             return verdict
         line = news(text).strip()
         if (line and line != last) or now - spoken > HEARTBEAT_SECONDS:
-            say(remote, label, f"{line or 'at work'} ({now - started:.0f} s)")
+            progress.tell(remote, label, line or "at work")
             last, spoken = line, now
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)

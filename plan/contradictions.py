@@ -99,6 +99,6 @@ def _needed_and_absent(settings: Settings) -> Iterator[str]:
                 f"driver.state: is absent, and serve.{name} needs it. Set that to absent too, or leave "
                 "driver.state out."
             )
-        download = settings.models.get(service.model)
+        download = settings.models.downloads.get(service.model)
         if download and download.state == "absent" and download.revision == service.revision:
             yield f"models.{service.model}.state: is absent, and serve.{name} serves it. Set both alike."

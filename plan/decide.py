@@ -1,6 +1,6 @@
 """From settings and a probe to the plan of one host, or to the sentence that says why there is none."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from plan import (
     apt,
@@ -24,13 +24,12 @@ from plan.host import (
     USER,
     EnvironmentPlan,
     HostPlan,
-    ModelPlan,
     OllamaPlan,
-    ServicePlan,
     TagPlan,
     environment_prefix,
 )
 from plan.model_facts import Facts
+from plan.models_host import Pins, plan_downloads, plan_models, recorded_pins, removed_models
 from plan.ollama_host import plan_ollama, short_of_room
 from plan.probe import Probe, canonical_name
 from plan.seats import Seats
@@ -51,7 +50,9 @@ CERTIFICATES = {
 }
 
 
-def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None = None) -> HostPlan:
+def plan_host(
+    host: str, settings: Settings, probe: Probe, facts: Facts | None = None, pins: Pins | None = None
+) -> HostPlan:
     """The plan of one host.
 
     Args:
@@ -60,6 +61,7 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         probe: what the host is.
         facts: of served models that are in no table, as `plan.model_facts` keys them; those that the host
             keeps when absent.
+        pins: the commits of the models' revisions; those that the host has when absent.
 
     Raises:
         PlanError: there is none; sentences with host, setting, fact and fix.
@@ -68,6 +70,7 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
     if problems:
         raise PlanError(problems)
     facts = model_facts.kept(probe) if facts is None else facts
+    pins = recorded_pins(settings, probe) if pins is None else pins
     manager = package_manager(probe)
     machine = _machine(settings, probe)
     present = {name: service for name, service in settings.serve.items() if service.state == "present"}
@@ -79,7 +82,8 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         seats.take(name, seat, decided[name])
     decisions = {name: decided[name] for name in present}
     stack = _stack(settings, present, decisions, machine, probe)
-    services = tuple(plan_services(settings, present, decisions, seats, probe))
+    services = tuple(plan_services(settings, present, decisions, seats, probe, pins))
+    models = tuple(plan_models(settings, services, pins))
     environment = _environment(settings, stack, probe, manager) if _wanted(settings, present) else None
     ollama = plan_ollama(settings, services, probe)
     driver = nvidia.plan_driver(settings, stack.driver, probe)
@@ -95,16 +99,17 @@ def plan_host(host: str, settings: Settings, probe: Probe, facts: Facts | None =
         base_packages=(*BASE_PACKAGES[manager], *compilers(manager, environment, stack), *_unpackers(ollama)),
         user=USER,
         environment=environment,
-        models=tuple(_models(settings, services)),
+        models=models,
         services=services,
         removed_services=tuple(_removed_services(settings, probe)),
-        removed_models=tuple(_removed_models(settings)),
+        removed_models=tuple(dict.fromkeys(removed_models(settings, models, probe))),
         removed_environments=tuple(_removed_environments(settings, probe)),
         why=tuple(
             dict.fromkeys(reason for decision in (stack, *decisions.values()) for reason in decision.why)
         ),
         warnings=cautions.warnings(settings, [stack, *decisions.values()], probe, tested, machine.gpus),
         ollama=ollama,
+        downloads=plan_downloads(settings),
         model_facts=model_facts.text(settings, facts),
         systemd=probe.systemd or 0,
         gateway=plan_front(settings, services, probe),
@@ -259,7 +264,7 @@ def _one_stack(decisions: dict[str, Decision]) -> Decision | None:
 
 
 def _wanted(settings: Settings, present: dict[str, Service]) -> bool:
-    downloads = any(model.state == "present" for model in settings.models.values())
+    downloads = any(model.state == "present" for model in settings.models.downloads.values())
     served = any(service.engine == "vllm" for service in present.values())
     return settings.environment.state == "present" and (served or downloads)
 
@@ -310,29 +315,11 @@ def _constraints(stack: Decision, pins: Mapping[str, Mapping[str, str]]) -> dict
     return {name: version for name, version in stack.pins.items() if canonical_name(name) not in own}
 
 
-def _models(settings: Settings, services: Iterable[ServicePlan]) -> Iterator[ModelPlan]:
-    endpoint = sources.models_endpoint(settings.sources)
-    wanted = [service.model for service in services if not isinstance(service.model, TagPlan)]
-    wanted += [
-        ModelPlan(model, download.revision, endpoint)
-        for model, download in settings.models.items()
-        if download.state == "present"
-    ]
-    yield from dict.fromkeys(wanted)
-
-
 def _removed_services(settings: Settings, probe: Probe) -> Iterator[str]:
     for name, service in settings.serve.items():
         unit = f"{service.engine}-{name}.service"
         if service.state == "absent" and unit in probe.units:
             yield unit
-
-
-def _removed_models(settings: Settings) -> Iterator[str]:
-    endpoint = sources.models_endpoint(settings.sources)
-    for model, download in settings.models.items():
-        if download.state == "absent":
-            yield ModelPlan(model, download.revision, endpoint).directory
 
 
 def _removed_environments(settings: Settings, probe: Probe) -> Iterator[str]:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from plan.answer import MemoryFit, Reason
@@ -109,11 +109,20 @@ class EnvironmentPlan:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """A model on the host's disk: `directory` exists only when every byte of it is verified."""
+    """A model on the host's disk: `directory` exists only when every byte of it is verified.
+
+    Attributes:
+        revision: what the settings say; `commit` is what that is in this run, 40 hex digits.
+        endpoint: the place that said so.
+        include: names or shell patterns of the wanted files; all, when empty. `exclude` goes before it.
+    """
 
     model: str
     revision: str
     endpoint: str
+    commit: str = field(default="", kw_only=True)
+    include: tuple[str, ...] = field(default=(), kw_only=True)
+    exclude: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def parent(self) -> str:
@@ -122,8 +131,13 @@ class ModelPlan:
 
     @property
     def directory(self) -> str:
-        """Where this revision lies; a branch's name with slashes is one folder."""
-        return f"{self.parent}/{self.revision.replace('/', '--')}"
+        """Where this commit lies; what is served from there is never changed."""
+        return f"{self.parent}/{self.commit or self.revision.replace('/', '--')}"
+
+    @property
+    def staging(self) -> str:
+        """Where it grows until it is whole; a branch that moves meanwhile goes on with what is there."""
+        return f"{self.parent}/.{self.slug}.part"
 
     @property
     def slug(self) -> str:
@@ -134,7 +148,31 @@ class ModelPlan:
     def there(self, probe: Probe) -> bool:
         """Whether the probe saw it whole, by the sizes and times recorded when its hashes were verified."""
         installed = probe.models.get(self.directory)
-        return installed is not None and installed.intact(self.model, self.revision)
+        if installed is None or not installed.intact(self.model, self.revision, self.commit):
+            return False
+        files = (installed.manifest.get("include", []), installed.manifest.get("exclude", []))
+        return files == (list(self.include), list(self.exclude))
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """How models come to a host.
+
+    Attributes:
+        places: where models come from, the first choice first (see `plan.places`).
+        verify: "quick" or "full".
+        seeds: how many of the hosts that want the same model pull it from its place.
+        network: over which hosts exchange models; None: hosts of the same subnet do.
+        max_rate_mbit: most that the host takes from outside.
+        proxy: URL of the HTTP proxy for downloads.
+    """
+
+    places: tuple[str, ...]
+    verify: str = "quick"
+    seeds: int = 1
+    network: str | None = None
+    max_rate_mbit: int | None = None
+    proxy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +319,7 @@ class HostPlan:
     why: tuple[Reason, ...]
     warnings: tuple[str, ...]
     ollama: OllamaPlan | None = None
+    downloads: DownloadPlan = DownloadPlan(())
     model_facts: str | None = None
     gateway: GatewayPlan | None = None
     removed_gateway: tuple[str, ...] = ()

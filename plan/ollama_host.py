@@ -83,7 +83,9 @@ def _check_files(settings: Settings, services: Mapping[str, Service]) -> None:
         PlanError: one is not.
     """
     present = [
-        f"{MODELS_ROOT}/{model}/" for model, entry in settings.models.items() if entry.state == "present"
+        f"{MODELS_ROOT}/{model}/"
+        for model, entry in settings.models.downloads.items()
+        if entry.state == "present"
     ]
     for name, service in services.items():
         recipe = ollama_service.recipe(name, service) if service.state == "present" else None

@@ -1,18 +1,16 @@
 """What a host is, parsed from the text of the one probe (`roles/host/probe.sh`)."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from plan import probe_driver, probe_gateway, probe_mounts, probe_ollama
 from plan.errors import ProbeError
 from plan.probe_driver import InstalledDriver
 from plan.probe_gateway import InstalledGateway
+from plan.probe_models import InstalledModel, models
 from plan.probe_ollama import InstalledOllama
 
-MANIFEST = ".bringup.json"
 # Stands in a conda prefix that was made to its end; a prefix without it does not count.
 COMPLETE = ".bringup-complete"
 
@@ -26,6 +24,7 @@ DCGM = (
 # The distribution packages that a plan may ask for; the probe looks for these.
 PACKAGES = (
     *("ca-certificates", "curl", "libnuma1", "numactl-libs", "gcc", "g++", "gcc-c++", "openssl", "zstd"),
+    *("aria2", "nftables"),
     *DCGM,
 )
 
@@ -89,26 +88,6 @@ class InstalledEnvironment:
 
 
 @dataclass(frozen=True)
-class InstalledModel:
-    """A model directory: its manifest as written, and what is there now: path -> (bytes, mtime in ns)."""
-
-    manifest: Mapping[str, Any]
-    files: Mapping[str, tuple[int, int]]
-
-    def intact(self, model: str, revision: str) -> bool:
-        """Whether every file is as when its hash was verified, by size and time, and none is extra."""
-        if (self.manifest.get("model"), self.manifest.get("revision")) != (model, revision):
-            return False
-        recorded = {
-            path: (entry.get("size"), entry.get("mtime_ns"))
-            for path, entry in self.manifest.get("files", {}).items()
-        }
-        return bool(recorded) and recorded == {
-            path: stamp for path, stamp in self.files.items() if path != MANIFEST
-        }
-
-
-@dataclass(frozen=True)
 class Probe:
     """Everything a decision about a host needs, and what of ours is already there."""
 
@@ -146,6 +125,8 @@ class Probe:
     models: Mapping[str, InstalledModel]
     ollama: InstalledOllama = field(default_factory=InstalledOllama)
     mounts: Mapping[str, float | None] = field(default_factory=dict)
+    # addresses with their prefix lengths
+    networks: tuple[str, ...] = ()
     model_facts: str = ""
     checks: Mapping[str, str] = field(default_factory=dict)
     burn_in: str = ""
@@ -227,9 +208,10 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         paths=_paths(blocks),
         units=dict(_units(blocks["units"])),
         environments=_environments(blocks["environments"]),
-        models=_models(blocks["models"]),
+        models=models(blocks["models"]),
         ollama=probe_ollama.parse(blocks.get("ollama", [])),
         mounts=probe_mounts.parse(blocks.get("mounts", [])),
+        networks=tuple(line.split()[1] for line in blocks["addresses"]),
         model_facts="\n".join(blocks.get("model_facts", [])),
         checks=dict(line.split(maxsplit=1) for line in blocks.get("checks", []) if " " in line.strip()),
         burn_in="\n".join(blocks.get("burn_in", [])),
@@ -339,28 +321,3 @@ def _environments(lines: list[str]) -> dict[str, InstalledEnvironment]:
 def canonical_name(name: str) -> str:
     """A distribution's name as PEP 503 normalises it."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _models(lines: list[str]) -> dict[str, InstalledModel]:
-    models: dict[str, InstalledModel] = {}
-    for line in lines:
-        kind, _, value = line.partition(" ")
-        if kind == "directory":
-            directory = value
-            files: dict[str, tuple[int, int]] = {}
-        elif kind == "manifest":
-            models[directory] = InstalledModel(_manifest(value), files)
-        else:
-            size, mtime, path = value.split(" ", 2)
-            seconds, _, fraction = mtime.partition(".")
-            files[path] = (int(size), int(seconds) * 10**9 + int(fraction[:9].ljust(9, "0")))
-    return models
-
-
-def _manifest(text: str) -> Mapping[str, Any]:
-    """A manifest that cannot be read counts as none: the model is then verified again, in full."""
-    try:
-        manifest = json.loads(text)
-    except ValueError:
-        return {}
-    return manifest if isinstance(manifest, dict) else {}

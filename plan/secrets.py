@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from plan import tokens
 from plan.errors import SettingsError
-from plan.sections import Access
+from plan.sections import Access, Models
+from plan.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -18,15 +20,19 @@ class Secrets:
 
     Attributes:
         api_key: None when the settings name none.
+        tokens: of private models.
         certificate: a certificate and its chain as PEM, and its private key; None when none is given.
     """
 
     api_key: str | None = field(default=None, repr=False)
     certificate: str | None = field(default=None, repr=False)
     certificate_key: str | None = field(default=None, repr=False)
+    tokens: Tokens = field(default_factory=Tokens, repr=False)
 
 
-def read(access: Access, environment: Mapping[str, str] | None = None) -> Secrets:
+def read(
+    access: Access, environment: Mapping[str, str] | None = None, models: Models | None = None
+) -> Secrets:
     """All that the settings name.
 
     Raises:
@@ -36,6 +42,7 @@ def read(access: Access, environment: Mapping[str, str] | None = None) -> Secret
         api_key=api_key(access, environment),
         certificate=_pem("certificate_file", access.certificate_file, "CERTIFICATE"),
         certificate_key=_pem("certificate_key_file", access.certificate_key_file, "PRIVATE KEY"),
+        tokens=tokens.read(models, environment) if models else Tokens(),
     )
 
 

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from packaging.version import Version
 
-from plan import ollama_service, parsers, sources, start
+from plan import ollama_service, parsers, start
 from plan.answer import Decision
 from plan.errors import PlanError
-from plan.host import BYTECODE, EnvironmentPlan, ModelPlan, ServicePlan
+from plan.host import BYTECODE, EnvironmentPlan, ServicePlan
+from plan.models_host import Pins, model_plan
 from plan.probe import Probe
 from plan.seats import Seats
 from plan.sections import Service, Settings
@@ -26,6 +27,7 @@ def plan_services(
     decisions: Mapping[str, Decision],
     seats: Seats,
     probe: Probe,
+    pins: Pins,
 ) -> Iterator[ServicePlan]:
     """The plan of every service that shall be there, in order of names.
 
@@ -33,7 +35,6 @@ def plan_services(
         PlanError: the host has no address in the network to listen on.
     """
     ports = _ports(services)
-    endpoint = sources.models_endpoint(settings.sources)
     address = _address(settings.access.listen, probe) if services else "127.0.0.1"
     fronted = not ipaddress.ip_address(address).is_loopback
     for (name, service), inner_port in zip(
@@ -50,7 +51,7 @@ def plan_services(
             engine=service.engine,
             model=ollama_service.model(name, service, settings.ollama.store)
             if ollama
-            else ModelPlan(service.model, service.revision, endpoint),
+            else model_plan(service.model, service.revision, settings, pins),
             served_name=service.served_name or service.model,
             listen=settings.access.listen,
             address=address,

@@ -68,8 +68,10 @@ def read(layers: Iterable[Mapping[str, Any]]) -> Settings:
 
 def _steps(location: Iterable[int | str]) -> list[str]:
     """The steps to a setting from pydantic's location, which names union members and keys too."""
-    noise = re.compile(r"\[key\]|bool|int|float|str|constrained-.*|function-.*")
-    return [str(part) for part in location if not noise.fullmatch(str(part))]
+    noise = re.compile(r"\[key\]|bool|int|float|str|list\[.*\]|constrained-.*|function-.*")
+    steps = [str(part) for part in location if not noise.fullmatch(str(part))]
+    # entries of `models` stand beside the section's own settings
+    return ["models", *steps[2:]] if steps[:2] == ["models", "downloads"] else steps
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
@@ -95,7 +97,9 @@ def _lower_first(text: str) -> str:
 
 def _section_at(location: list[str]) -> type[BaseModel] | None:
     """The model that describes the settings below a location."""
-    entries: dict[str, type[BaseModel]] = {"serve": Service, "models": Download}
+    entries: dict[str, type[BaseModel]] = {"serve": Service}
+    if location[:1] == ["models"] and "/" in "".join(location[1:2]):
+        entries["models"] = Download
     section: type[BaseModel] | None = Settings
     if location[:1] and location[0] in entries:
         section, location = entries[location[0]] if len(location) > 1 else None, location[2:]
@@ -108,7 +112,7 @@ def _section_at(location: list[str]) -> type[BaseModel] | None:
 
 def _known_names(location: list[str]) -> list[str]:
     section = _section_at(location)
-    return list(section.model_fields) if section else []
+    return [name for name in section.model_fields if name != "downloads"] if section else []
 
 
 def _example(location: list[str]) -> Any:

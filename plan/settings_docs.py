@@ -26,12 +26,13 @@ def text() -> str:
 
 
 def _sections() -> Iterator[str]:
-    entries: dict[str, type[BaseModel]] = {"serve": Service, "models": Download}
+    entries: dict[str, type[BaseModel]] = {"serve": Service}
     for name, field in Settings.model_fields.items():
         section = entries.get(name) or _nested(field)
         assert section
-        title = f"{name}.<name>" if name == "serve" else f"{name}.<model id>" if name == "models" else name
-        yield from _section(title, section, field.description)
+        yield from _section(f"{name}.<name>" if name == "serve" else name, section, field.description)
+        if name == "models":
+            yield from _section("models.<model id>", Download, "One model, under its id on the hub.")
 
 
 def _section(title: str, section: type[BaseModel], description: str | None) -> Iterator[str]:
@@ -40,6 +41,8 @@ def _section(title: str, section: type[BaseModel], description: str | None) -> I
     yield "| setting | type | default | meaning |\n|---|---|---|---|"
     inner = {name: part for name, field in section.model_fields.items() if (part := _nested(field))}
     for setting, details in section.model_fields.items():
+        if details.exclude:
+            continue
         kind = f"section, see `{title}.{setting}`" if setting in inner else _type(details.annotation)
         default = "" if setting in inner else _default(details)
         yield f"| `{setting}` | {kind} | {default} | {_meaning(details)} |"

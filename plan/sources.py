@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plan import conda, tables
+from plan import conda, places, tables
 from plan.answer import Decision
 from plan.errors import SettingsError
 from plan.sections import Sources
@@ -64,9 +64,15 @@ def address(sources: Sources, name: str) -> str | None:
     return address.rstrip("/") if address else None
 
 
+def model_places(sources: Sources) -> tuple[places.Place, ...]:
+    """Where models come from, the first choice first."""
+    wanted = sources.models or preset(sources.preset).get("models") or "https://www.modelscope.cn"
+    return tuple(map(places.place, [wanted] if isinstance(wanted, str) else wanted))
+
+
 def models_endpoint(sources: Sources) -> str:
-    """The ModelScope endpoint."""
-    return address(sources, "models") or "https://www.modelscope.cn"
+    """The first place of models, as text."""
+    return str(model_places(sources)[0])
 
 
 def addresses(sources: Sources, stack: Decision) -> Addresses:

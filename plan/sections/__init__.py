@@ -3,9 +3,9 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from plan.sections.access import Access
-from plan.sections.base import ModelId, Name, Section
+from plan.sections.base import Name, Section
 from plan.sections.burn_in import BurnIn
-from plan.sections.download import Download
+from plan.sections.download import Download, Models
 from plan.sections.driver import Driver
 from plan.sections.environment import Environment
 from plan.sections.ollama import Ollama, OllamaServer
@@ -18,6 +18,7 @@ __all__ = [
     "Download",
     "Driver",
     "Environment",
+    "Models",
     "Ollama",
     "OllamaServer",
     "Section",
@@ -33,8 +34,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     serve: dict[Name, Service] = Field(default_factory=dict, description="Services, one entry each.")
-    models: dict[ModelId, Download] = Field(
-        default_factory=dict, description="Models to download without a service."
+    models: Models = Field(
+        default_factory=Models,
+        description="How models come to hosts, and downloads without a service.",
     )
     driver: Driver = Field(default_factory=Driver, description="The NVIDIA driver.")
     burn_in: BurnIn = Field(default_factory=BurnIn, description="NVIDIA's diagnostic of the GPUs (DCGM).")

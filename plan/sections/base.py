@@ -35,6 +35,15 @@ Url = Annotated[
     ),
 ]
 
+# A place of models: see plan/places.py.
+ModelPlace = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(((modelscope|huggingface|mirror)\+)?https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~%+,=@-]*)*"
+        r"|host:/[A-Za-z0-9._/+-]*|operator:[~A-Za-z0-9._/][A-Za-z0-9._/+ -]*)$"
+    ),
+]
+
 
 class Section(BaseModel):
     """A section of the settings: unknown names are refused, values are never coerced."""

@@ -4,15 +4,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from plan.sections.base import Section, Sha256, Url, Version
+from plan.sections.base import ModelPlace, Section, Sha256, Url, Version
 
 
 class Sources(Section):
     """Where everything that a host fetches comes from; a preset's name, or a preset with changes."""
 
     preset: Literal["default", "china"] = Field("default", description="The set of addresses to start from.")
-    models: Url | None = Field(
-        None, description="ModelScope endpoint.", examples=["https://www.modelscope.cn"]
+    models: list[ModelPlace] | Url | None = Field(
+        None,
+        description="ModelScope endpoint, or the places of models, tried in order: `modelscope+URL`, "
+        "`huggingface+URL`, `mirror+URL`, `host:/DIRECTORY`, `operator:DIRECTORY` (docs/models.md).",
+        examples=["https://www.modelscope.cn"],
     )
     conda_installer: Url | None = Field(None, description="URL of the Miniforge installer.")
     conda_installer_sha256: Sha256 | None = Field(

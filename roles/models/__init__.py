@@ -1,3 +1,3 @@
-from roles.models.deploy import join, start
+from roles.models.deploy import join, start, tidy
 
-__all__ = ["join", "start"]
+__all__ = ["join", "start", "tidy"]

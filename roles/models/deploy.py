@@ -1,22 +1,37 @@
-"""Models from ModelScope, whole or not at all: started early, joined late."""
+"""Models, whole or not at all: downloads start early and are joined late; hosts share what they have."""
 
+import json
 import shlex
+from functools import partial
+from pathlib import Path
 
 from pyinfra.context import host
 
 from ops import environment as packages
-from ops import files, task
-from ops.render import render
+from ops import exchange, files, task, units, upload
+from ops import packages as distribution
+from ops.render import TEMPLATES, render
 from plan import model_facts
-from plan.host import USER, EnvironmentPlan, HostPlan, ModelPlan
+from plan.host import USER, EnvironmentPlan, HostPlan, ModelPlan, TagPlan
+from plan.places import place
 from plan.probe import Probe
+from plan.tokens import Tokens
 
-FETCH = "/opt/bringup/bin/fetch-model"
+PROGRAMS = "/opt/bringup/bin/models"
+TOKENS = "/etc/bringup/credentials/models.env"
+# How long a download bears a place that does not answer, before it ends with a sentence.
+PATIENCE_SECONDS = 180
 
 
-def start(plan: HostPlan, probe: Probe) -> None:
+def start(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
     """Installs the ModelScope client and starts every missing download; does not wait."""
     environment = plan.environment
+    if plan.model_facts:
+        files.write(
+            files=[files.File(model_facts.FILE, plan.model_facts)],
+            seen=probe.paths,
+            name="Keep the facts of models that are in no table",
+        )
     if environment is None or not plan.models:
         return
     task.run(
@@ -24,49 +39,123 @@ def start(plan: HostPlan, probe: Probe) -> None:
         needed=lambda: packages.lacks(environment, environment.pins["models"], probe),
         name="Install the ModelScope client",
     )
-    files.write(
-        files=[files.File(FETCH, render("models/fetch_model.py"), mode="755")],
-        seen=probe.paths,
-        name="Write the download program",
-    )
-    files.write(
-        files=[files.File(model_facts.FILE, plan.model_facts)] if plan.model_facts else [],
-        seen=probe.paths,
-        name="Keep the facts of models that are in no table",
+    files.write(files=programs(), seen=probe.paths, name="Write the download program")
+    _tokens(probe, tokens)
+    task.run(
+        task=exchange.install_task(plan.package_manager),
+        needed=lambda: (
+            any(_shared(plan, model, probe) for model in plan.models)
+            and bool(distribution.missing(exchange.PACKAGES, probe.packages))
+        ),
+        name="Install what hosts exchange models with",
     )
     for model in host.loop(plan.models):
+        upload.send(
+            model=model,
+            needed=place(model.endpoint).kind == "operator" and _needed(plan, model, probe),
+            pulls=partial(exchange.pulls, plan, model),
+            name="Send the model from the operator's machine",
+        )
         task.start(
-            task=_download(environment, model),
-            needed=not model.there(probe),
+            task=_download(plan, environment, model, bool(tokens.environment_file)),
+            needed=_needed(plan, model, probe),
+            circumstances=partial(exchange.options, plan, model, f"{PROGRAMS}/firewall.sh"),
             name="Start the model download",
         )
 
 
-def join(plan: HostPlan, probe: Probe) -> None:
-    """Waits for the downloads; each model is then whole, verified and in place. Removes unwanted ones."""
-    if plan.environment:
-        for model in host.loop(plan.models):
-            task.join(
-                task=_download(plan.environment, model),
-                needed=not model.there(probe),
-                name="Wait for the model download",
-            )
+def join(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
+    """Waits for the downloads; each model is then whole, verified and in place."""
+    if plan.environment is None:
+        return
+    for model in host.loop(plan.models):
+        task.join(
+            task=_download(plan, plan.environment, model, bool(tokens.environment_file)),
+            needed=_needed(plan, model, probe),
+            name="Wait for the model download",
+        )
+    mendable = [service for service in plan.services if not isinstance(service.model, TagPlan)]
+    for service in host.loop(mendable):
+        units.restart_if_older(
+            service=units.Service(
+                service.unit, f"service {service.name}", service.start_timeout_seconds + 60
+            ),
+            than=f"{service.model.directory}/.bringup.json",
+            needed=plan.downloads.verify == "full" and service.model.there(probe),
+            name="Restart what serves a mended model",
+        )
+
+
+def tidy(plan: HostPlan, probe: Probe) -> None:
+    """Removes models that are no longer wanted, once nothing serves them any more."""
     files.absent(paths=plan.removed_models, seen=probe.models, name="Remove models that are no longer wanted")
 
 
-def _download(environment: EnvironmentPlan, model: ModelPlan) -> task.Task:
-    command = [f"{environment.prefix}/bin/python", FETCH]
-    command += [model.model, model.revision, model.directory, model.endpoint]
+def programs() -> list[files.File]:
+    """What runs on the host to download, verify and share."""
+    sources = sorted(path.name for path in Path(TEMPLATES / "models").iterdir() if path.is_file())
+    return [files.File(f"{PROGRAMS}/{name}", render(f"models/{name}"), mode="755") for name in sources]
+
+
+def _needed(plan: HostPlan, model: ModelPlan, probe: Probe) -> bool:
+    return not model.there(probe) or plan.downloads.verify == "full"
+
+
+def _shared(plan: HostPlan, model: ModelPlan, probe: Probe) -> bool:
+    return not model.there(probe) and exchange.of(plan, model) is not None
+
+
+def _tokens(probe: Probe, tokens: Tokens) -> None:
+    """Tokens of private models, in a file that only root reads; systemd hands them to the download."""
+    if not tokens.environment_file:
+        files.absent(paths=[TOKENS], seen=probe.paths, name="Remove the models' tokens")
+        return
+    files.directories(
+        wanted=[files.Directory(TOKENS.rpartition("/")[0], mode="700")],
+        seen=probe.paths,
+        name="Make the credentials directory",
+    )
+    files.write(
+        files=[files.File(TOKENS, tokens.environment_file, mode="600")],
+        seen=probe.paths,
+        name="Write the models' tokens",
+    )
+
+
+def _download(plan: HostPlan, environment: EnvironmentPlan, model: ModelPlan, tokens: bool) -> task.Task:
+    wish = plan.downloads
+    job = {
+        "model": model.model,
+        "revision": model.revision,
+        "commit": model.commit,
+        "directory": model.directory,
+        "staging": model.staging,
+        "places": list(wish.places),
+        "pinned_by": model.endpoint,
+        "include": list(model.include),
+        "exclude": list(model.exclude),
+        "max_rate_mbit": wish.max_rate_mbit,
+        "patience_seconds": PATIENCE_SECONDS,
+    }
+    command = [f"{environment.prefix}/bin/python", "-B", f"{PROGRAMS}/fetch.py", json.dumps(job)]
+    proxies = {name: wish.proxy for name in ("http_proxy", "https_proxy") if wish.proxy}
     return task.Task(
         name=f"model-{model.slug}",
         label=f"model {model.model}",
         script=f"mkdir -p {shlex.quote(model.parent)}\nexec {shlex.join(command)}",
-        environment={"HOME": "/var/lib/bringup", "REQUESTS_CA_BUNDLE": environment.certificates},
+        environment={
+            "HOME": "/var/lib/bringup",
+            "REQUESTS_CA_BUNDLE": environment.certificates,
+            "SSL_CERT_FILE": environment.certificates,
+            **proxies,
+        },
         properties={
             "User": USER,
+            "UMask": "0022",
             "ProtectSystem": "strict",
             "ReadWritePaths": "/srv/models /var/lib/bringup",
             "PrivateTmp": "yes",
             "NoNewPrivileges": "yes",
+            **({"EnvironmentFile": TOKENS} if tokens else {}),
         },
     )

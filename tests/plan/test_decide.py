@@ -13,6 +13,7 @@ from plan.errors import PlanError
 from plan.host import HostPlan
 from plan.probe import Disk, InstalledEnvironment, PciDevice, Probe, Unit, parse
 from plan.probe_gateway import InstalledGateway
+from plan.probe_models import InstalledModel
 from tests import probes
 
 BARE = parse(probes.answer(probes.BARE))
@@ -264,9 +265,21 @@ class TestModels:
         assert plan.environment
         assert plan.environment.pins["vllm"] == {}
 
-    def test_that_are_absent_are_removed_by_their_directory(self) -> None:
-        plan = planned(BARE, {"models": {LARGE: {"revision": "a/b", "state": "absent"}}})
-        assert plan.removed_models == (f"/srv/models/{LARGE}/a--b",)
+    def test_that_are_absent_are_removed_all_of_them_or_the_named_revision(self) -> None:
+        there = dataclasses.replace(
+            BARE,
+            models={
+                f"/srv/models/{LARGE}/{letter * 40}": InstalledModel(
+                    {"model": LARGE, "commit": letter * 40, "revision": revision}, {}
+                )
+                for letter, revision in (("a", "v1"), ("b", "v2"))
+            },
+        )
+        absent = planned(there, {"models": {LARGE: {"state": "absent"}}})
+        assert absent.removed_models == tuple(there.models)
+        one = planned(there, {"models": {LARGE: {"revision": "v2", "state": "absent"}}})
+        assert one.removed_models == (f"/srv/models/{LARGE}/{'b' * 40}",)
+        assert planned(BARE, {"models": {LARGE: {"state": "absent"}}}).removed_models == ()
 
 
 def test_a_host_without_services_or_models_gets_no_environment() -> None:

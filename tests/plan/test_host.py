@@ -9,7 +9,8 @@ import pytest
 from plan import secrets, settings
 from plan.decide import plan_host
 from plan.host import EnvironmentPlan, ModelPlan
-from plan.probe import InstalledModel, parse
+from plan.probe import parse
+from plan.probe_models import InstalledModel
 from tests import probes
 
 BARE = parse(probes.answer(probes.BARE))

@@ -6,7 +6,9 @@ import pytest
 
 from plan.errors import ProbeError
 from plan.host import ModelPlan
+from plan.models_host import recorded_pins
 from plan.probe import Disk, PciDevice, Unit, canonical_name, parse
+from plan.settings import read
 from tests import probes
 from tests.probes import with_block
 
@@ -60,9 +62,11 @@ class TestAServedHost:
         assert list(self.host.units) == ["vllm-chat.service"]
 
     def test_has_a_whole_model(self) -> None:
-        model = ModelPlan("Qwen/Qwen2.5-Tiny-Instruct", "master", "http://unused.example")
+        (pin,) = recorded_pins(read([{"models": {"Qwen/Qwen2.5-Tiny-Instruct": {}}}]), self.host).values()
+        model = ModelPlan("Qwen/Qwen2.5-Tiny-Instruct", "master", pin.place, commit=pin.commit)
         assert model.there(self.host)
-        assert not dataclasses.replace(model, revision="v2").there(self.host)
+        assert not dataclasses.replace(model, commit="0" * 40).there(self.host)
+        assert not dataclasses.replace(model, exclude=("*.md",)).there(self.host)
 
     def test_has_an_environment_with_conda_records_and_distributions(self) -> None:
         serve = self.host.environments["/opt/bringup/conda/envs/serve"]

@@ -43,7 +43,8 @@ def service(**changed: Any) -> dict[str, Any]:
         ({"access": {"listens": "::1"}}, "access.listens: there is no such setting. Did you mean `listen`?"),
         (
             {"models": {"Qwen/QwQ-32B": {"branch": "x"}}},
-            "models.Qwen/QwQ-32B.branch: there is no such setting. Known here: revision, state.",
+            "models.Qwen/QwQ-32B.branch: there is no such setting. "
+            "Known here: revision, include, exclude, state.",
         ),
         (
             {"serve": {"chat": {}}},
@@ -59,7 +60,7 @@ def test_a_misspelled_or_missing_name_is_refused_with_the_right_one(
 
 def test_a_dot_in_a_model_id_does_not_hide_what_is_known_there() -> None:
     assert refusals({"models": {MODEL: {"branch": "x"}}}) == [
-        f"models.{MODEL}.branch: there is no such setting. Known here: revision, state."
+        f"models.{MODEL}.branch: there is no such setting. Known here: revision, include, exclude, state."
     ]
 
 
@@ -79,7 +80,7 @@ def test_a_dot_in_a_model_id_does_not_hide_what_is_known_there() -> None:
             f"serve.chat.served_name: 'my model' {FORM} Name that clients ask for; the model id when absent.",
         ),
         ({"serve": {"Chat!": SERVED}}, f"serve.Chat!: 'Chat!' {FORM} {NAMES}"),
-        ({"models": {"a b": {}}}, f"models.a b: 'a b' {FORM} Correct it."),
+        ({"models": {"a/b c": {}}}, f"models.a/b c: 'a/b c' {FORM} Correct it."),
         (
             {"environment": {"name": "../serve"}},
             f"environment.name: '../serve' {FORM} Name of the conda environment.",

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.roles import forked
+from tests.roles import commits, forked
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,10 @@ def deploy(
         scratch = Path(folder)
         (scratch / "group_data").mkdir()
         (scratch / "group_data" / "all.py").write_text(
-            "".join(f"{name} = {value!r}\n" for name, value in (data or {}).items())
+            "".join(
+                f"{name} = {value!r}\n"
+                for name, value in ({"sources": {"models": commits.url()}} | dict(data or {})).items()
+            )
         )
         (scratch / "fleet.py").write_text(
             f"fleet = {[(f'@fake/{host.name}', dict(host.data)) for host in hosts]!r}\n"

@@ -11,7 +11,8 @@ from typing import Any
 
 from plan import gateway, stamp
 from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan, ModelPlan
-from plan.probe import MANIFEST, parse
+from plan.probe import parse
+from plan.probe_models import MANIFEST
 from tests.probes import with_block
 from tests.roles.fleet import Exec
 
@@ -132,7 +133,14 @@ def _environments(environment: EnvironmentPlan) -> list[str]:
 
 def _model(model: ModelPlan) -> list[str]:
     entry = {"size": MODEL_BYTES, "sha256": "0" * 64, "mtime_ns": 1700000000500000000}
-    manifest = {"model": model.model, "revision": model.revision, "files": {"model.safetensors": entry}}
+    manifest = {
+        "model": model.model,
+        "revision": model.revision,
+        "commit": model.commit,
+        "include": list(model.include),
+        "exclude": list(model.exclude),
+        "files": {"model.safetensors": entry},
+    }
     return [
         f"directory {model.directory}",
         f"manifest {json.dumps(manifest)}",

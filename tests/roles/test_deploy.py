@@ -12,8 +12,10 @@ from plan.decide import plan_host
 from plan.host import HostPlan
 from plan.probe import parse
 from plan.settings import merge
+from roles.models.deploy import programs
 from tests import probes
 from tests.probes import with_block
+from tests.roles import commits
 from tests.roles.fleet import Answer, FakeHost, Run, deploy
 from tests.roles.served import MODEL_BYTES, served
 
@@ -50,7 +52,8 @@ def first(lan: dict[str, Any]) -> Run:
 
 
 def plan(text: str, data: Mapping[str, Any]) -> HostPlan:
-    return plan_host("host", settings.read([data]), parse(text))
+    wanted = settings.read([data])
+    return plan_host("host", wanted, parse(text), pins=commits.pins(wanted))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +84,7 @@ FIRST_RUN = [
     *("start conda", "join conda", "start environment", "join environment"),
     *("start uv", "join uv", "start resolve", "join resolve"),
     *("start install-models", "join install-models"),
-    "write /opt/bringup/bin/fetch-model",
+    f"write {' '.join(program.path for program in programs())}",
     f"start model-{SLUG}",
     *("start install-torch", "join install-torch"),
     "write /opt/bringup/bin/check-torch",
@@ -272,7 +275,7 @@ class TestDrift:
             "disable vllm-chat.service",
             *GONE,
             "remove /opt/bringup/conda/envs/serve",
-            f"remove /srv/models/{MODEL}/master",
+            f"remove /srv/models/{MODEL}/{commits.commit_of(MODEL)}",
             *STAMP,
         }
 

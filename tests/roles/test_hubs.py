@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -269,20 +267,6 @@ def test_a_cut_build_is_never_taken_for_a_finished_one(tmp_path: Path) -> None:
 # -- the real client ----------------------------------------------------------------------------------------
 
 Download = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="session")
-def modelscope(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real client in an environment of its own."""
-    environment = tmp_path_factory.mktemp("modelscope")
-    uv = str(Path(sys.executable).with_name("uv"))
-    index = [f"--default-index={url}" for url in pip.configured_urls("index-url")]
-    variables = os.environ | {"UV_SYSTEM_CERTS": "1", "UV_PYTHON_DOWNLOADS": "never"}
-    python_ = f"{environment}/bin/python"
-    subprocess.run([uv, "venv", "-q", "--python", sys.executable, environment], env=variables, check=True)
-    install = [uv, "pip", "install", "-q", "--python", python_, *index, "modelscope==1.40.2"]
-    subprocess.run(install, env=variables, check=True)
-    return environment / "bin" / "modelscope"
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """No value that the settings accept leaves the word it stands in: in a unit, a shell, a project file."""
 
+import json
 import shlex
 import tomllib
 from typing import Any
@@ -122,14 +123,19 @@ def test_a_unit_hands_every_value_to_vllm_as_it_was_written(candidates: dict[str
 def test_a_shell_hands_every_value_to_its_program_as_it_was_written(candidates: dict[str, Any]) -> None:
     plan, environment = planned(accepted(candidates))
     (model,) = plan.models
-    download = script_of(models._download(environment, model)).splitlines()
-    assert [shlex.split(line) for line in download] == [
-        ["mkdir", "-p", model.parent],
-        [
-            *("exec", f"{environment.prefix}/bin/python", models.FETCH),
-            *(model.model, model.revision, model.directory, model.endpoint),
-        ],
+    made, started = map(
+        shlex.split, script_of(models._download(plan, environment, model, False)).splitlines()
+    )
+    assert made == ["mkdir", "-p", model.parent]
+    program = [f"{environment.prefix}/bin/python", "-B", f"{models.PROGRAMS}/fetch.py"]
+    assert started[:-1] == ["exec", *program]
+    job = json.loads(started[-1])
+    assert [job[name] for name in ("model", "revision", "directory", "staging")] == [
+        *(model.model, model.revision),
+        *(model.directory, model.staging),
     ]
+    assert (job["places"], job["pinned_by"]) == (list(plan.downloads.places), model.endpoint)
+    assert (job["include"], job["exclude"]) == (list(model.include), list(model.exclude))
     addresses = environment.addresses
     install = shlex.split(script_of(packages.install_task(environment, "torch", "installing torch")))
     urls = [addresses.wheels, *addresses.wheels_extra, *addresses.wheels_links]

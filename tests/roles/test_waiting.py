@@ -19,6 +19,7 @@ class Connection:
     """What pyinfra's host is to `Remote`: it runs commands, one prepared answer each."""
 
     answers: Iterator[str | Exception]
+    name: str = "gpu-1"
     print_prefix: str = "[gpu-1] "
     ran: list[str] = field(default_factory=list)
 

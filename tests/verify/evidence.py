@@ -10,7 +10,7 @@ from pathlib import Path
 from plan import stamp
 from plan.gateway import UNIT
 from plan.host import CONDA_PREFIX, HostPlan
-from plan.probe import MANIFEST
+from plan.probe_models import MANIFEST
 from roles.gateway.deploy import CONFIGURATION
 from roles.torch.deploy import CHECK, arguments
 

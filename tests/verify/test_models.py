@@ -2,11 +2,10 @@
 
 import pytest
 
-from ops.files import File
-from ops.render import render
 from plan.host import HostPlan, ModelPlan
-from plan.probe import MANIFEST, Probe
-from roles.models.deploy import FETCH
+from plan.probe import Probe
+from plan.probe_models import MANIFEST
+from roles.models.deploy import programs
 from tests.verify.evidence import Entry, Evidence
 from tests.verify.files import difference
 
@@ -32,8 +31,8 @@ def listed(model: ModelPlan, probe: Probe) -> dict[str, dict[str, object]]:
 def test_model_is_there_with_its_manifest(model: ModelPlan, probe: Probe) -> None:
     there = probe.models.get(model.directory)
     assert there, f"there is no whole model at {model.directory}"
-    found = (there.manifest.get("model"), there.manifest.get("revision"), there.manifest.get("endpoint"))
-    assert found == (model.model, model.revision, model.endpoint)
+    found = tuple(there.manifest.get(name) for name in ("model", "revision", "commit"))
+    assert found == (model.model, model.revision, model.commit)
     assert there.manifest.get("files"), f"{model.directory}/{MANIFEST} names no files"
 
 
@@ -77,5 +76,5 @@ def test_only_its_owner_may_write_to_the_model(
 
 
 def test_download_program_is_ours(model: ModelPlan, probe: Probe) -> None:
-    wrong = difference(File(FETCH, render("models/fetch_model.py"), mode="755"), probe.paths.get(FETCH))
-    assert not wrong, f"{model.model}: {wrong}"
+    wrong = {file.path: difference(file, probe.paths.get(file.path)) for file in programs()}
+    assert not any(wrong.values()), f"{model.model}: {wrong}"

@@ -19,6 +19,7 @@ class Faults(BaseModel):
     corrupt: str | None = Field(
         default=None, pattern=r"^.+:\d+$", description="FILE:OFFSET, the byte that arrives with a flipped bit"
     )
+    corrupt_n: int | None = Field(default=None, ge=0, description="how many answers; all of them")
     cut: int | None = Field(
         default=None, ge=0, description="the connection is closed after this many body bytes"
     )
@@ -55,6 +56,16 @@ class FaultSwitch:
         """The faults for one request; those of another URL are left out (the token guards every URL)."""
         faults = self.current()
         return faults if faults.match in url else Faults(token=faults.token, no_sha=faults.no_sha)
+
+    def take_corruption(self, name: str) -> int | None:
+        """The offset to flip in an answer with this file, counting `corrupt_n` down."""
+        with self._lock:
+            offset = self._faults.corrupt_offset(name)
+            if offset is None or self._faults.corrupt_n == 0:
+                return None
+            if self._faults.corrupt_n is not None:
+                self._faults = self._faults.model_copy(update={"corrupt_n": self._faults.corrupt_n - 1})
+            return offset
 
     def take_status(self, url: str) -> int | None:
         """The status to answer with instead, counting `status_n` down."""

@@ -155,6 +155,7 @@ class StandInHandler(BaseHTTPRequestHandler):
             method=self.command,
             path=self.path,
             range=self.headers.get("Range"),
+            client=self.client_address[0],
             token=bool(self.headers.get("Authorization") or "m_session_id" in self.headers.get("Cookie", "")),
             agent=self.headers.get("User-Agent", "")[:80],
             status=status,
@@ -196,7 +197,7 @@ class StandInHandler(BaseHTTPRequestHandler):
         """The bytes as they go out: at the fault's rate, with the fault's flipped bit."""
         rate = self.faults.rate
         chunk_bytes = CHUNK_BYTES if rate is None else max(1, min(CHUNK_BYTES, rate // 10))
-        flip = self.faults.corrupt_offset(content.name)
+        flip = self.server.faults.take_corruption(content.name) if self.faults.corrupt else None
         began = time.monotonic()
         position = start
         with content.path.open("rb") as file:

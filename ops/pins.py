@@ -1,0 +1,207 @@
+"""Which commit each model's revision is: asked once per run for the whole fleet.
+
+The operator's machine asks; where it cannot reach a place of models, a host asks in its stead. When nobody
+answers, a host that has the model keeps what it has.
+"""
+
+import hashlib
+import re
+import shlex
+import threading
+import time
+from pathlib import Path
+
+import httpx
+from pyinfra import logger
+from pyinfra.api.command import StringCommand
+from pyinfra.api.host import Host
+
+from ops.remote import Remote
+from plan import places, sources
+from plan.errors import PlanError
+from plan.models_host import Pin, Pins, installed_pin, wanted
+from plan.places import COMMIT, Place
+from plan.probe import Probe
+from plan.sections import Settings
+from plan.tokens import Tokens
+
+TRIES, TIMEOUT_SECONDS = 3, 10.0
+# What a proxy or an overloaded hub says for a while, and asking again may change.
+PASSING = (408, 425, 429, 500, 502, 503, 504)
+REFUSED = (401, 403)
+
+# (place, model, revision) -> what was found, on the operator's machine and on hosts
+_answers: dict[tuple[str, str, str, str], "Answer"] = {}
+_asking = threading.Lock()
+
+
+class Answer:
+    """A commit, a definite no, or silence. `word` is a sentence's middle for the operator."""
+
+    def __init__(self, commit: str | None = None, word: str = "", silent: bool = False) -> None:
+        self.commit, self.word, self.silent = commit, word, silent
+
+
+def pins_for(host: Host, settings: Settings, probe: Probe, tokens: Tokens) -> Pins:
+    """The pin of every model that the host shall have.
+
+    Raises:
+        PlanError: a revision is nowhere, or nobody can be asked and the host lacks the model.
+    """
+    pins: dict[tuple[str, str], Pin] = {}
+    problems = []
+    for model, revision in wanted(settings):
+        if COMMIT.fullmatch(revision):
+            pins[model, revision] = Pin(revision, sources.models_endpoint(settings.sources))
+            continue
+        try:
+            pins[model, revision] = _pin(host, settings, probe, tokens, model, revision)
+        except PlanError as error:
+            problems += error.sentences
+    if problems:
+        raise PlanError(problems)
+    return pins
+
+
+def _pin(host: Host, settings: Settings, probe: Probe, tokens: Tokens, model: str, revision: str) -> Pin:
+    noes = []
+    kept = installed_pin(model, revision, probe)
+    for place in sources.model_places(settings.sources):
+        answer = _here(place, model, revision, tokens)
+        if answer.silent:
+            answer = _there(host, place, model, revision, tokens, needs=kept is None)
+        if answer.commit:
+            return Pin(answer.commit, str(place))
+        noes.append(f"{place} {answer.word}")
+        # a place that is down for a while must not move what is there to another place's commit
+        if answer.silent and kept:
+            logger.warning(f"{host.print_prefix}model {model}: {noes[-1]}; {kept.commit[:12]} is kept")
+            return kept
+    raise PlanError(
+        [
+            f"model {model}: revision {revision} is nowhere: {'; '.join(noes)}. "
+            "Correct its name or sources.models."
+        ]
+    )
+
+
+def _here(place: Place, model: str, revision: str, tokens: Tokens) -> Answer:
+    """What a place says to this machine, asked once."""
+    if place.kind == "host":
+        return Answer(silent=True)
+    key = ("", str(place), model, revision)
+    with _asking:
+        if key not in _answers:
+            ask = _ask if place.on_the_net else _look
+            _answers[key] = ask(place, model, revision, tokens)
+        return _answers[key]
+
+
+def _ask(place: Place, model: str, revision: str, tokens: Tokens) -> Answer:
+    word = ""
+    for attempt in range(TRIES):
+        try:
+            response = httpx.get(
+                places.question(place, model, revision),
+                headers=tokens.headers(place.kind),
+                timeout=TIMEOUT_SECONDS,
+                follow_redirects=True,
+            )
+        except httpx.HTTPError as error:
+            return Answer(word=f"cannot be reached ({str(error) or type(error).__name__})", silent=True)
+        if response.status_code not in PASSING:
+            return _judged(place, response.status_code, response.text)
+        word = f"answers {response.status_code}"
+        time.sleep(0.5 * 2**attempt)
+    return Answer(word=word, silent=True)
+
+
+def _judged(place: Place, status: int, text: str) -> Answer:
+    commit = places.commit(place, text) if status == httpx.codes.OK else None
+    if commit:
+        return Answer(commit)
+    if status in REFUSED:
+        setting = "huggingface_token_file" if place.kind == "huggingface" else "token_file"
+        return Answer(word=f"lets nobody in without the right token (models.{setting})")
+    return Answer(word="has no such model or revision" if status in (200, 404) else f"answers {status}")
+
+
+def _look(place: Place, model: str, revision: str, tokens: Tokens) -> Answer:
+    """A directory on this machine: what it is called tells its commit from any other state of it."""
+    folder = operators_folder(place, model)
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    if not files:
+        return Answer(word=f"has no files in {folder}")
+    lines = []
+    for path in files:
+        stat = path.stat()
+        lines.append(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}")
+    return Answer(_digest("\n".join(lines)))
+
+
+def operators_folder(place: Place, model: str) -> Path:
+    """The model's directory on the operator's machine."""
+    return Path(place.address).expanduser() / model
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _there(host: Host, place: Place, model: str, revision: str, tokens: Tokens, needs: bool) -> Answer:
+    """What a place says to a host; a host's own directory is its own, everything else is asked once."""
+    own = place.kind == "host"
+    key = (host.name if own else "*", str(place), model, revision)
+    with _asking:
+        # silence for one host is no answer for another that needs one
+        if key not in _answers or (_answers[key].silent and needs):
+            _answers[key] = (
+                _look_there(host, place, model) if own else _ask_there(host, place, model, revision, tokens)
+            )
+        return _answers[key]
+
+
+LOOK = """
+cd {folder} 2>/dev/null || exit 0
+for name in {current} .; do
+    if [ -e "$name/.bringup.json" ]; then cat "$name/.bringup.json"; exit 0; fi
+done
+LC_ALL=C find . -type f -printf '%P %s %T@\\n' | LC_ALL=C sort
+"""
+
+
+def _look_there(host: Host, place: Place, model: str) -> Answer:
+    folder = f"{place.address}/{model}"
+    text = _run(host, LOOK.format(folder=shlex.quote(folder), current="current"))
+    if not text:
+        return Answer(word=f"has no files in {folder}")
+    found = places.commit(Place("mirror", ""), text)
+    return Answer(found or _digest(text))
+
+
+# Bare hosts have one of these; the answer is a few kilobytes. A token travels on standard input.
+FETCH = """
+url={url}
+if command -v curl >/dev/null; then
+    curl --silent --location --max-time 20 --config - --write-out '\\n%{{http_code}}' "$url"
+elif [ -x /usr/lib/apt/apt-helper ] && [ -z "$(cat)" ]; then
+    file=$(mktemp -u)
+    set -- -o Acquire::Retries=0 -o Acquire::http::Timeout=20 download-file "$url" "$file"
+    /usr/lib/apt/apt-helper "$@" >&2 && cat "$file" && printf '\\n200'
+    rm -f "$file"
+fi
+"""
+
+
+def _ask_there(host: Host, place: Place, model: str, revision: str, tokens: Tokens) -> Answer:
+    headers = "".join(f'header = "{name}: {value}"\n' for name, value in tokens.headers(place.kind).items())
+    script = FETCH.format(url=shlex.quote(places.question(place, model, revision)))
+    text, _, status = _run(host, script, headers).rpartition("\n")
+    if not re.fullmatch(r"[1-9][0-9][0-9]", status) or int(status) in PASSING:
+        return Answer(word="does not answer, neither here nor to the host", silent=True)
+    return _judged(place, int(status), text)
+
+
+def _run(host: Host, script: str, stdin: str = "") -> str:
+    ok, output = host.run_shell_command(StringCommand(script), _stdin=[stdin], **Remote.own(host))
+    return str(output.stdout).strip() if ok else ""

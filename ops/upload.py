@@ -1,0 +1,106 @@
+"""A model's directory on the operator's machine, sent to a host over SSH in pieces, resumed after a cut."""
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.host import Host
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State
+from pyinfra.context import host
+
+from ops import progress
+from ops.pins import operators_folder
+from ops.remote import Remote, privileges
+from ops.waiting import CONNECTION_ERRORS
+from plan.host import USER, ModelPlan
+from plan.places import place
+
+PIECE_BYTES = 8 << 20
+
+
+@operation()
+def send(model: ModelPlan, needed: bool, pulls: Callable[[], bool]) -> Generator[PyinfraCommand, None, None]:
+    """Sends the list of the files and, where this host pulls, the files, into the staging directory."""
+    if not needed:
+        host.noop(f"{model.model} is not sent from here")
+        return
+    yield FunctionCommand(_send, (model, pulls, privileges()), {})
+
+
+def _send(
+    state: State, host: Host, model: ModelPlan, pulls: Callable[[], bool], given: dict[str, Any]
+) -> bool:
+    remote = Remote(host, given)
+    label = f"sending {model.model}"
+    folder = operators_folder(place(model.endpoint), model.model)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    try:
+        there = _sizes(remote, model) if pulls() else None
+        if there is not None:
+            _send_files(remote, label, model, folder, paths, there)
+        return _send_list(remote, model, folder, paths)
+    except CONNECTION_ERRORS as error:
+        progress.failed(remote, label, f"the connection broke ({error}). Run again to go on.")
+        return False
+    finally:
+        progress.ended(remote, label)
+
+
+def _sizes(remote: Remote, model: ModelPlan) -> dict[str, int]:
+    """Path -> bytes of what the staging directory has."""
+    staging = shlex.quote(model.staging)
+    made = f"install -d -o {USER} -g {USER} {shlex.quote(model.parent)} {staging}"
+    text = remote.run(f"{made} && find {staging} -type f -printf '%s %P\\n'").text
+    return {path: int(size) for size, _, path in (line.partition(" ") for line in text.splitlines() if line)}
+
+
+def _send_files(
+    remote: Remote, label: str, model: ModelPlan, folder: Path, paths: list[Path], there: dict[str, int]
+) -> None:
+    total = sum(path.stat().st_size for path in paths)
+    meter = progress.Meter(total)
+    for path in paths:
+        name = str(path.relative_to(folder))
+        offset = min(there.get(name, 0), path.stat().st_size)
+        meter.skip(offset)
+        for start, piece in _pieces(path, offset):
+            _append(remote, f"{model.staging}/{name}", start, piece)
+            meter.add(len(piece))
+            progress.tell(remote, label, meter.text)
+
+
+def _pieces(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        while piece := stream.read(PIECE_BYTES):
+            yield offset, piece
+            offset += len(piece)
+
+
+def _append(remote: Remote, target: str, start: int, piece: bytes) -> None:
+    file = shlex.quote(target)
+    # what a cut piece left behind its beginning goes first
+    script = (
+        f"install -d -o {USER} -g {USER} $(dirname {file}) && touch {file} && truncate -s {start} {file} && "
+        f"base64 -d >>{file} && [ $(stat -c %s {file}) = {start + len(piece)} ] && chown {USER}:{USER} {file}"
+    )
+    if not remote.run(script, base64.b64encode(piece).decode()).ok:
+        raise OSError(f"{target} cannot be written: is the disk full?")
+
+
+def _send_list(remote: Remote, model: ModelPlan, folder: Path, paths: list[Path]) -> bool:
+    files = {}
+    for path in paths:
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        files[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": sha256}
+    parent, list_file = shlex.quote(model.parent), shlex.quote(f"{model.staging}.json")
+    owned = f"install -d -o {USER} -g {USER} {parent}"
+    script = f"{owned} && base64 -d >{list_file} && chown {USER}:{USER} {list_file}"
+    return remote.run(script, base64.b64encode(json.dumps(files).encode()).decode()).ok

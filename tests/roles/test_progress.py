@@ -1,0 +1,62 @@
+"""Progress is one table over the fleet on a terminal, and few lines without one."""
+
+import io
+import itertools
+
+import pytest
+from rich.console import Console
+
+from ops.progress import MEASURED, Board, Meter
+
+LINE = "42% of 3.00 GiB, 11.2 MiB/s, 158 s left"
+
+
+def board(terminal: bool) -> tuple[Board, io.StringIO]:
+    """A board whose clock goes on by a second with every look at it, and what stands on its screen."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=110, _environ={})
+    return Board(console, clock=map(float, itertools.count(1000)).__next__), screen
+
+
+def test_the_table_has_a_row_for_every_task_of_every_host_and_goes_with_the_last() -> None:
+    shown, screen = board(terminal=True)
+    shown.tell("gpu-1", "model Qwen/a", LINE, pytest.fail)
+    shown.tell("gpu-2", "installing torch", "Resolved 80 packages", pytest.fail)
+    text = screen.getvalue()
+    for word in (
+        "gpu-1",
+        "model Qwen/a",
+        "42% of 3.00 GiB",
+        "11.2 MiB/s",
+        "158 s left",
+        "gpu-2",
+        "Resolved 80",
+    ):
+        assert word in text
+    shown.ended("gpu-1", "model Qwen/a")
+    assert set(shown.rows) == {("gpu-2", "installing torch")}
+    shown.ended("gpu-2", "installing torch")
+    assert shown.rows == {}
+
+
+def test_without_a_terminal_measured_lines_are_few_and_others_are_all_told() -> None:
+    shown, screen = board(terminal=False)
+    told: list[str] = []
+    for percent in range(30):
+        shown.tell("gpu-1", "model", f"{percent}% of 3.00 GiB, 1.0 MiB/s", told.append)
+    assert [line.partition("%")[0] for line in told] == ["0", "15"]
+    shown.tell("gpu-1", "model", "again in 2 s", told.append)
+    shown.tell("gpu-1", "model", "again in 4 s", told.append)
+    assert len(told) == 4
+    assert screen.getvalue() == ""
+
+
+def test_a_meter_counts_what_moved_and_tells_it_in_the_words_that_the_table_reads() -> None:
+    meter = Meter(4 << 30)
+    meter.skip(1 << 30)
+    meter.add(1 << 30)
+    read = MEASURED.fullmatch(meter.text)
+    assert read and read["percent"] == "50" and read["total"] == "4.00 GiB"
+    assert read["rate"] and read["left"]
+    assert MEASURED.fullmatch("100% of 4.00 GiB, 3.1 MiB/s")
+    assert not MEASURED.fullmatch("Downloading 42% of it")
