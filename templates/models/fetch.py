@@ -18,7 +18,6 @@ from pathlib import Path
 import disk
 import places
 import share
-import throttle
 
 RESERVE_BYTES = 1 << 30
 # A place that gives a file with wrong bytes so often gets no further chance with it.
@@ -203,7 +202,10 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     wanted = json.loads(sys.argv[1])
-    throttle.limit(wanted.get("max_rate_mbit"))
+    if wanted["max_rate_mbit"]:
+        import throttle
+
+        throttle.limit(wanted["max_rate_mbit"])
     main(wanted)
     # threads of a swarm or of a proxy hold nothing that must be finished
     sys.stdout.flush()

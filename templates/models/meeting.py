@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import struct
@@ -94,6 +95,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def handle(self) -> None:
+        # a host that went away in mid-sentence is no news
+        with contextlib.suppress(OSError, ValueError):
+            super().handle()
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")

@@ -17,13 +17,14 @@ import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import disk
 
 # Called with each file that is in place, and with False for one whose bytes are wrong.
 Done = Callable[..., None]
 WORKERS = 4
+MOST_LISTED = 3000
 TIMEOUT_SECONDS = 60
 # The client's own budget of 3600 s for a file kills large shards on slow lines. A stall ends it sooner.
 CLIENT_SETTINGS = {"MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": str(30 * 24 * 3600), "MODELSCOPE_LOG_LEVEL": "40"}
@@ -84,9 +85,21 @@ class ModelScope(Place):
     def listing(self) -> dict[str, dict]:
         if not self.pinned:
             raise RefusedError("knows no commit of another hub")
-        answer: list[str] = []
-        self._client(["list"], "", answer.append, None)
-        return json.loads("".join(answer))
+        query = urlencode({"Revision": self.revision, "Recursive": "True"})
+        token = os.environ.get("MODELSCOPE_API_TOKEN")
+        url = f"{self.address}/api/v1/models/{self.model}/repo/files?{query}"
+        with get(url, {"Authorization": f"Bearer {token}"} if token else {}) as answer:
+            entries = json.load(answer)["Data"]["Files"]
+        if len(entries) >= MOST_LISTED:
+            # the hub cuts a longer list off; its client walks the folders one by one, which takes a while
+            lines: list[str] = []
+            self._client(["list"], "", lines.append, None)
+            return json.loads("".join(lines))
+        return {
+            entry["Path"]: {"size": entry["Size"], "sha256": entry.get("Sha256")}
+            for entry in entries
+            if entry["Type"] != "tree"
+        }
 
     def fetch(self, paths: list[str], files: dict[str, dict], staging: Path, done: Done) -> None:
         wanted = json.dumps([[path, files[path]["size"], files[path]["sha256"]] for path in paths])
@@ -174,18 +187,22 @@ class Web(Place):
         done(path)
 
     def open(self, url: str, start: int = 0):
-        request = urllib.request.Request(url, headers={"User-Agent": "bringup"})
-        for name, value in self.headers().items():
-            request.add_unredirected_header(name, value)  # a token is nobody else's business
-        if start:
-            request.add_unredirected_header("Range", f"bytes={start}-")
-            request.add_header("Range", f"bytes={start}-")
-        try:
-            return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-        except urllib.error.HTTPError as error:
-            if error.code in REFUSALS:
-                raise RefusedError(REFUSALS[error.code]) from None
-            raise OSError(f"answers {error.code}") from None
+        return get(url, self.headers(), start)
+
+
+def get(url: str, headers: dict[str, str], start: int = 0):
+    """The answer to a request, from a byte on; `headers` go to this server and to none that it names."""
+    request = urllib.request.Request(url, headers={"User-Agent": "bringup"})
+    for name, value in headers.items():
+        request.add_unredirected_header(name, value)
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code in REFUSALS:
+            raise RefusedError(REFUSALS[error.code]) from None
+        raise OSError(f"answers {error.code}") from None
 
 
 class HuggingFace(Web):

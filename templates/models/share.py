@@ -135,7 +135,7 @@ class Member:
                 print(
                     f"nothing comes over the LAN any more: {len(missing)} files are pulled here", flush=True
                 )
-                self.swarm.stop(missing)
+                self.swarm.stop()
                 for path in missing:
                     for leftover in (self.staging / path, Path(f"{self.staging / path}.aria2")):
                         leftover.unlink(missing_ok=True)
@@ -204,5 +204,5 @@ class Member:
                 break
             time.sleep(LOOK_SECONDS)
         if self.meeting:
-            time.sleep(3 * LOOK_SECONDS)  # the others hear that it is over
-        self.swarm.stop([])
+            time.sleep(2 * LOOK_SECONDS)  # the others hear that it is over
+        self.swarm.stop()

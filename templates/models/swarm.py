@@ -130,12 +130,10 @@ class Swarm:
         except OSError:
             return None
 
-    def stop(self, _: object) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+    def stop(self) -> None:
+        # asked to end, it would take its time to tell the tracker
+        self.process.kill()
+        self.process.wait()
 
 
 def torrent_of(path: Path, tracker: str) -> bytes:

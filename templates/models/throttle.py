@@ -13,10 +13,8 @@ CHUNK_BYTES = 1 << 16
 VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 
 
-def limit(rate_mbit: float | None) -> None:
-    """From here on, HTTP goes through a proxy of ours that lets so many Mbit/s in; None: no bound."""
-    if not rate_mbit:
-        return
+def limit(rate_mbit: float) -> None:
+    """From here on, HTTP goes through a proxy of ours that lets so many Mbit/s in."""
     upstream = next((os.environ[name] for name in VARIABLES if os.environ.get(name)), None)
     ready = threading.Event()
     proxy = Proxy(rate_mbit * 1e6 / 8, upstream)
