@@ -5,20 +5,17 @@ import shlex
 
 import pytest
 
-from plan import settings
-from plan.decide import plan_host
 from plan.host import HostPlan
-from plan.probe import parse
 from tests.probes import with_block
 from tests.roles.fleet import Answer, FakeHost, Run, deploy
 from tests.roles.served import driver, figures, served
-from tests.roles.test_deploy import GPU, ONE
+from tests.roles.test_deploy import GPU, ONE, plan
 
 SLOW = "cuda:0 (NVIDIA H100 80GB HBM3) reaches 120 TFLOP/s in bfloat16, expected are 297 or more. Look at it."
 
 
 def planned() -> HostPlan:
-    return plan_host("gpu", settings.read([ONE]), parse(GPU))
+    return plan(GPU, ONE)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +27,10 @@ def first() -> Run:
 
 def converged(first: Run, checks: str) -> str:
     """The host after that run, with these figures on it."""
-    plan = planned()
-    assert plan.environment
-    text = served(GPU, first.execs["gpu"], plan)
-    return with_block(text, "checks", f"{plan.environment.checked_file} {checks}")
+    made = planned()
+    assert made.environment
+    text = served(GPU, first.execs["gpu"], made)
+    return with_block(text, "checks", f"{made.environment.checked_file} {checks}")
 
 
 def again(text: str, *options: str) -> Run:
@@ -63,10 +60,10 @@ def test_a_recorded_warning_is_shown_by_every_later_run_without_a_second_check(f
 
 @pytest.mark.parametrize("changed", ["driver", "gpus", "garbage"])
 def test_another_driver_or_another_gpu_is_proved_again(first: Run, changed: str) -> None:
-    plan = planned()
+    made = planned()
     recorded = {
-        "driver": figures(plan, "570.86.15"),
-        "gpus": figures(plan, driver(GPU), devices=[]),
+        "driver": figures(made, "570.86.15"),
+        "gpus": figures(made, driver(GPU), devices=[]),
         "garbage": "{",
     }[changed]
     assert again(converged(first, recorded)).kinds("gpu") == [
