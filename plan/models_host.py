@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from plan import sources
-from plan.host import DownloadPlan, ModelPlan, ServicePlan, TagPlan
+from plan.host import MODELS_ROOT, DownloadPlan, ModelPlan, ServicePlan, TagPlan
 from plan.places import COMMIT
 from plan.probe import Probe
 from plan.probe_models import InstalledModel
@@ -117,7 +117,12 @@ def removed_models(settings: Settings, models: Iterable[ModelPlan], probe: Probe
     for model, entry in settings.models.downloads.items():
         if entry.state == "absent":
             only = entry.revision if "revision" in entry.model_fields_set else None
-            yield from sorted(path for path in others if _is(path, others[path], model, only))
+            gone = sorted(path for path in others if _is(path, others[path], model, only))
+            # with the last commit goes what is left beside it: the link, a download that was cut
+            all_of_it = len(gone) == len(
+                [path for path in probe.models if _is(path, probe.models[path], model, None)]
+            )
+            yield from [f"{MODELS_ROOT}/{model}"] if gone and all_of_it else gone
     for model in dict.fromkeys(plan.model for plan in models):
         old = [path for path in others if _is(path, others[path], model, None)]
         old.sort(key=lambda path: _published(others[path]), reverse=True)
@@ -127,7 +132,7 @@ def removed_models(settings: Settings, models: Iterable[ModelPlan], probe: Probe
 def _is(path: str, installed: InstalledModel, model: str, revision: str | None) -> bool:
     """Whether a directory holds this model, and this revision (any, when None)."""
     parent, _, name = path.rpartition("/")
-    if not re.fullmatch(rf"/srv/models/{re.escape(model)}", parent):
+    if not re.fullmatch(rf"{MODELS_ROOT}/{re.escape(model)}", parent):
         return False
     known = (name, installed.manifest.get("revision"), installed.manifest.get("commit"))
     return revision is None or revision in known

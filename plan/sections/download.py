@@ -1,14 +1,23 @@
 """`models`: downloads without a service, and how every model is brought to its hosts."""
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from plan.sections.base import ModelId, Revision, Section, State, Url
 
 # A file of a model, or a shell pattern of files; `*` matches slashes too.
 FilePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._*?\[][A-Za-z0-9._*?/\[\]+=@-]{0,199}$")]
+
+
+def _network(text: str) -> str:
+    ipaddress.IPv4Network(text)
+    return text
+
+
+Network = Annotated[str, AfterValidator(_network)]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]{0,60}$")]
 
 
@@ -46,7 +55,7 @@ class Models(Section):
         description="How many of the hosts that want the same model pull it from its source; the others "
         "get it from them over the LAN. 0: every host pulls for itself.",
     )
-    network: str | None = Field(
+    network: Network | None = Field(
         None,
         description="Network over which hosts exchange models; when absent, hosts of the same subnet do.",
         examples=["10.1.0.0/16"],

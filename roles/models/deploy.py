@@ -88,7 +88,8 @@ def join(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
 
 def tidy(plan: HostPlan, probe: Probe) -> None:
     """Removes models that are no longer wanted, once nothing serves them any more."""
-    files.absent(paths=plan.removed_models, seen=probe.models, name="Remove models that are no longer wanted")
+    there = {*probe.models, *(path.rpartition("/")[0] for path in probe.models)}
+    files.absent(paths=plan.removed_models, seen=there, name="Remove models that are no longer wanted")
 
 
 def programs() -> list[files.File]:

@@ -79,7 +79,7 @@ class ModelScope(Place):
 
     def __init__(self, job: dict, name: str, address: str) -> None:
         super().__init__(job, name, address)
-        if "+" not in job["pinned_by"] and ":/" in job["pinned_by"][:9]:
+        if job["pinned_by"].startswith(("http://", "https://", "modelscope+")):
             self.pinned, self.revision = True, job["commit"]  # all hubs of ModelScope's share their commits
 
     def listing(self) -> dict[str, dict]:

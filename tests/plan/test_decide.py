@@ -276,7 +276,7 @@ class TestModels:
             },
         )
         absent = planned(there, {"models": {LARGE: {"state": "absent"}}})
-        assert absent.removed_models == tuple(there.models)
+        assert absent.removed_models == (f"/srv/models/{LARGE}",)
         one = planned(there, {"models": {LARGE: {"revision": "v2", "state": "absent"}}})
         assert one.removed_models == (f"/srv/models/{LARGE}/{'b' * 40}",)
         assert planned(BARE, {"models": {LARGE: {"state": "absent"}}}).removed_models == ()

@@ -275,7 +275,7 @@ class TestDrift:
             "disable vllm-chat.service",
             *GONE,
             "remove /opt/bringup/conda/envs/serve",
-            f"remove /srv/models/{MODEL}/{commits.commit_of(MODEL)}",
+            f"remove /srv/models/{MODEL}",
             *STAMP,
         }
 
