@@ -34,7 +34,7 @@ def sha256(path: Path) -> str:
 
 
 def with_models(wanted: dict[str, object], *options: str) -> Run:
-    run = deploy("--json", "--data", f"models={wanted!r}", *options)
+    run = deploy("--json", "--data", f"models={json.dumps(wanted)}", *options)
     assert run.code == 0, run.errors[-4000:]
     return run
 
