@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 
 from plan import lock, locking, settings
+from plan.decide import plan_host
 from plan.host import HostPlan
 from plan.lock import Lock
 from plan.seen import Seen
 from tests.plan.locks import GPU, ONE, locked
+from tests.roles import commits
 from tests.roles.fleet import Exec, FakeHost, Run, deploy
 from tests.roles.served import served
 
@@ -21,7 +23,8 @@ MORE = {"environment": {"packages": ["tabulate==0.9.0"]}}
 
 def applied(held: Lock) -> HostPlan:
     wanted = settings.read([ONE])
-    plan = SEEN.plan(locking.held(wanted, SEEN.host, held))
+    bound = locking.held(wanted, SEEN.host, held)
+    plan = plan_host(SEEN.host, bound, SEEN.parsed(), pins=commits.pins(bound))
     return locking.apply(plan, wanted, SEEN.parsed(), held, "fleet.lock")
 
 
