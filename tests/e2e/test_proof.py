@@ -9,7 +9,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,17 +143,15 @@ def verify(folder: Path, *arguments: str) -> tuple[int, dict[str, list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def sabotaged(
-    bare_hosts: None, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[int, dict[str, list[str]]]]:
-    """What one run of the checks tells of the two hosts, which are mended afterwards."""
+def sabotaged(bare_hosts: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, list[str]]]:
+    """What one run of the checks tells of the two hosts, which are then mended before any test looks."""
     deployed()
     both = list(zip(HOSTS, (FIRST, SECOND), strict=True))
     for host, sabotages in both:
         for sabotage in sabotages.values():
             on(host, sabotage.do)
     try:
-        yield verify(tmp_path_factory.mktemp("runs"))
+        return verify(tmp_path_factory.mktemp("runs"))
     finally:
         for host, sabotages in both:
             for sabotage in reversed(list(sabotages.values())):
