@@ -1,4 +1,4 @@
-"""A package index of wheels that hold nothing but their metadata, served on loopback."""
+"""A package index of wheels that hold nothing but their metadata, served to whom it may concern."""
 
 import hashlib
 import threading
@@ -43,20 +43,22 @@ def _wheel(project: Path, name: str, version: str, requires: Sequence[str]) -> N
     files = {
         f"{stem}.dist-info/METADATA": "\n".join(metadata) + "\n",
         f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{stem}.dist-info/RECORD": "",
     }
+    files[f"{stem}.dist-info/RECORD"] = "".join(
+        f"{path},,\n" for path in [*files, f"{stem}.dist-info/RECORD"]
+    )
     with zipfile.ZipFile(project / f"{stem}-py3-none-any.whl", "w") as archive:
         for path, text in files.items():
             archive.writestr(ZipInfo(path), text)  # without the time: the same wheel has the same hash
 
 
 @contextmanager
-def served(root: Path) -> Iterator[str]:
+def served(root: Path, address: str = "127.0.0.1") -> Iterator[str]:
     """Serves it; the address of the index."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root)))
+    server = ThreadingHTTPServer((address, 0), partial(_Quiet, directory=str(root)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/simple"
+        yield f"http://{address}:{server.server_port}/simple"
     finally:
         server.shutdown()
         server.server_close()
