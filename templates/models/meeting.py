@@ -32,6 +32,7 @@ class Meeting:
     ) -> None:
         """`expected`: the hosts that will come, and until when (monotonic seconds) they are waited for."""
         self.expected = expected
+        self.always: list[tuple[str, int]] = []
         self.staging, self.small, self.peers = staging, small, peers
         self.files: set[str] = set()
         self.torrents: dict[str, bytes] = {}
@@ -79,9 +80,8 @@ class Meeting:
                 swarm.pop((peer, port), None)
             else:
                 swarm[peer, port] = time.monotonic()
-            others = [
-                each for each, seen in swarm.items() if each != (peer, port) and time.monotonic() - seen < 60
-            ]
+            there = [each for each, seen in swarm.items() if time.monotonic() - seen < 60]
+            others = [each for each in dict.fromkeys([*self.always, *there]) if each != (peer, port)]
         packed = b"".join(socket.inet_aton(host) + struct.pack(">H", number) for host, number in others)
         interval = ANNOUNCE_SECONDS
         return b"d8:intervali%de12:min intervali%de5:peers%d:%se" % (interval, interval, len(packed), packed)

@@ -23,7 +23,7 @@ from swarm import Swarm
 # Until the first word from the meeting point (the seed may still be installing), and between signs of life.
 FIRST_WORD_SECONDS, SILENCE_SECONDS = 45, 30
 LINGER_SECONDS = 20
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.3
 SMALL_BYTES = 16 << 20
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -77,6 +77,8 @@ class Member:
             small = {path for path in files if files[path]["size"] < SMALL_BYTES}
             expected = dict.fromkeys(wish["expected"], time.monotonic() + self.patience)
             self.meeting = Meeting(self.me, self.port, self.staging, small, set(wish["peers"]), expected)
+            # who asks the tracker before a seed has told it of itself need not ask again to find it
+            self.meeting.always = [(seed, self.port + 1) for seed in self.seeds]
         self.over = False
 
     def run(self, missing: set[str], fetch: Callable[[set[str]], None]) -> set[str]:

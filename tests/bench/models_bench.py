@@ -146,7 +146,7 @@ def row(hosts: int, uplink_mbit: int, folder: Path, client: Path, repository: Re
 def main() -> None:
     parser = argparse.ArgumentParser(description="How long N hosts wait for a model.")
     parser.add_argument("--hosts", type=int, nargs="+", default=[1, 4, 8])
-    parser.add_argument("--uplink-mbit", type=int, default=80)
+    parser.add_argument("--uplink-mbit", type=int, default=100)
     arguments = parser.parse_args()
     rows = []
     print("hosts  limit s  fanout s  x limit  each s  rsync s  fanout's uplink")

@@ -75,7 +75,7 @@ def test_a_flipped_bit_is_found_and_mended_by_a_full_verification() -> None:
     whole = on(HOSTS[1], f"sha256sum {path}")
     flip = f"printf x | dd of={path} bs=1 seek=70000 conv=notrunc status=none"
     on(HOSTS[1], f"touch -r {path} /tmp/time; {flip}; touch -r /tmp/time {path}")
-    assert with_models({SHARED: {}}).changed() == {}
+    assert "Start the model download" not in with_models({SHARED: {}}).changed()
     with_models({SHARED: {}, "verify": "full"})
     assert on(HOSTS[1], f"sha256sum {path}") == whole
 
