@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,8 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
 NET, HUB_PORT = "10.58.0", 9100
-PREFIX = "bringup-bench"
+# Sites of two processes are apart: names are of this computer, addresses of a bridge of their own.
+PREFIX = f"site{os.getpid()}"
 
 Process = subprocess.Popen[Any]
 
@@ -43,7 +45,7 @@ class Site:
         call("ip", "link", "add", PREFIX, "type", "bridge")
         call("ip", "link", "set", PREFIX, "up")
         for number in range(self.control + 1):
-            space, link = f"{PREFIX}-{number}", f"bbench{number}"
+            space, link = f"{PREFIX}-{number}", f"{PREFIX}-{number}"
             call("ip", "netns", "add", space)
             call("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
             call("ip", "link", "set", link, "master", PREFIX, "up")
