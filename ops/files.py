@@ -54,7 +54,11 @@ def meant(host_name: str) -> Mapping[str, File]:
 
 @operation()
 def write(
-    files: Iterable[File], seen: Mapping[str, Path], check: str | None = None, keep: str | None = None
+    files: Iterable[File],
+    seen: Mapping[str, Path],
+    check: str | None = None,
+    keep: str | None = None,
+    lasting: bool = True,
 ) -> Generator[StringCommand, None, None]:
     """Puts the files that differ in place, each by a rename, all in one command.
 
@@ -66,9 +70,11 @@ def write(
         check: a shell command that must succeed before any of them takes its place; until then they lie
             beside, with `.new` behind their names.
         keep: a directory that gets what they replace.
+        lasting: False for what this run alone needs, such as a program that removes something.
     """
     wanted = list(files)
-    _meant.setdefault(host.name, {}).update((file.path, file) for file in wanted)
+    if lasting:
+        _meant.setdefault(host.name, {}).update((file.path, file) for file in wanted)
     changed = [file for file in wanted if file.differs(seen.get(file.path))]
     if not changed:
         host.noop("the files are as planned")

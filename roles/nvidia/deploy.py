@@ -189,6 +189,7 @@ def _remove(probe: Probe) -> None:
     files.write(
         files=[files.File(PROGRAM, render("nvidia/driver.sh"), mode="755")],
         seen=probe.paths,
+        lasting=False,
         name="Write what removes the driver",
     )
     task.run(task=_task("remove"), name="Remove the NVIDIA driver")

@@ -8,6 +8,8 @@ url=$1; model=$2; deadline=$(($(date +%s) + $3))
 
 until curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "$url/api/version"; do
     if [ "$(date +%s)" -ge "$deadline" ]; then echo "$url/api/version did not answer within $3 s"; exit 1; fi
+    # systemd waits for this program even when the process that it waits for is gone
+    if [ -n "${MAINPID:-}" ] && ! kill -0 "$MAINPID"; then echo "$model: the server ended before it answered"; exit 1; fi
     sleep 0.5
 done
 

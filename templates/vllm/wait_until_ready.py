@@ -6,6 +6,7 @@
 """
 
 import json
+import os
 import sys
 import time
 import urllib.error
@@ -19,6 +20,8 @@ GREETING = "你好"
 def main(url: str, model: str, timeout_seconds: str) -> None:
     deadline = time.monotonic() + float(timeout_seconds)
     while not healthy(url):
+        if server_has_ended():
+            sys.exit(f"{model}: the server ended before it answered")
         if time.monotonic() > deadline:
             sys.exit(f"{url}/health did not answer within {timeout_seconds} s")
         time.sleep(PAUSE_SECONDS)
@@ -27,6 +30,18 @@ def main(url: str, model: str, timeout_seconds: str) -> None:
     if not any(sign.isalnum() for sign in text):
         sys.exit(f"{model} answered with nothing that can be read ({text[:40]!r}): its files may be damaged")
     print(f"{model} answers", flush=True)
+
+
+def server_has_ended() -> bool:
+    """systemd waits for this program even when the process that it waits for is gone."""
+    process = os.environ.get("MAINPID", "")
+    if not process.isdecimal():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def healthy(url: str) -> bool:

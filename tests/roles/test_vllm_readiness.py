@@ -1,6 +1,7 @@
 """What the readiness check takes for an answer, asked of a real HTTP server."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -69,3 +70,24 @@ def test_who_does_not_answer_in_time_is_not_ready() -> None:
     done = check("http://127.0.0.1:9", seconds=1)
     assert done.returncode == 1
     assert "did not answer within 1 s" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "program",
+    [[sys.executable, str(PROGRAM)], ["sh", str(TEMPLATES / "ollama" / "wait_until_ready.sh")]],
+    ids=["vllm", "ollama"],
+)
+def test_a_server_that_has_ended_is_not_waited_for(program: list[str]) -> None:
+    """systemd itself waits for the check, even when the process that it checks is gone."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    done = subprocess.run(
+        [*program, "http://127.0.0.1:9", "chat", "60"],
+        env=os.environ | {"MAINPID": str(ended.pid)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the server ended before it answered" in done.stdout + done.stderr
