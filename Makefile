@@ -28,7 +28,7 @@ demo: lab-up ## two bare lab hosts, one deploy, a chat answer from each
 	@$(BIN)/python -m tests.lab.demo
 
 # What the lab needs of this machine.
-LAB_PACKAGES := systemd-container mmdebstrap nftables iproute2 openssh-client
+LAB_PACKAGES := systemd-container mmdebstrap nftables iproute2 openssh-client aria2
 
 .PHONY: lab-packages
 lab-packages:
