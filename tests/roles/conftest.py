@@ -13,6 +13,7 @@ import pytest
 
 from tests.lab.hubs import models, pip, serve
 from tests.lab.hubs.wire import StandInServer
+from tests.roles.download_host import Host
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +56,11 @@ def modelscope(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = [uv, "pip", "install", "-q", "--python", python_, *index, "modelscope==1.40.2"]
     subprocess.run(install, env=variables, check=True)
     return environment / "bin" / "modelscope"
+
+
+@pytest.fixture
+def host(tmp_path: Path, modelscope: Path, hub: httpx.Client, published: Path) -> Iterator[Host]:
+    made = Host(tmp_path / "models", modelscope, hub, published)
+    made.asked()
+    yield made
+    made.switch()

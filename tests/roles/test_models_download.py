@@ -1,152 +1,24 @@
-"""The download program, the real client, stand-in hubs: each fault ends in the right bytes or in a sentence.
-
-No host is needed: the program runs as its unit would run it, with a directory of ours for /srv/models.
-"""
+"""The download program, the real client, a stand-in hub: faults end in the right bytes or in a sentence."""
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.lab.hubs import chat_model
-from tests.lab.hubs.huggingface import HuggingFaceHandler
 from tests.lab.hubs.modelscope import ModelScopeHandler
-from tests.lab.hubs.repository import Repository
 from tests.lab.hubs.wire import RequestLog, StandInServer
+from tests.roles.download_host import SHARD, Host, hashes
 
 pytestmark = pytest.mark.lab
-
-PROGRAM = Path(__file__).parents[2] / "templates/models/fetch.py"
-SHARD = "model-00002-of-00002.safetensors"
-NAME = chat_model.NAME
-
-
-class Host:
-    """A host's /srv/models, and what runs there."""
-
-    def __init__(self, root: Path, client: Path, hub: httpx.Client, published: Path) -> None:
-        self.root, self.python, self.hub, self.published = root, client.with_name("python"), hub, published
-        self.endpoint = str(hub.base_url).rstrip("/")
-        self.model = root / NAME
-        repository = Repository.load(published / "models" / NAME)
-        assert repository
-        self.repository = repository
-
-    def commit(self, revision: str = "master") -> str:
-        found = self.repository.resolve(revision)
-        assert found
-        return found.id
-
-    def files(self, revision: str = "master") -> dict[str, str]:
-        """Path -> sha256 of what the hub has."""
-        return {
-            path: file.sha256 for path, file in self.repository.commits[self.commit(revision)].files.items()
-        }
-
-    def job(self, **changes: Any) -> dict[str, Any]:
-        commit = changes.pop("commit", self.commit(changes.get("revision", "master")))
-        return {
-            "model": NAME,
-            "revision": "master",
-            "commit": commit,
-            "directory": f"{self.model}/{commit}",
-            "staging": f"{self.model}/.staging.part",
-            "places": [self.endpoint],
-            "pinned_by": self.endpoint,
-            "include": [],
-            "exclude": [],
-            "patience_seconds": 20,
-            "max_rate_mbit": None,
-        } | changes
-
-    def start(self, job: dict[str, Any], **environment: str) -> subprocess.Popen[str]:
-        command = [str(self.python), "-B", str(PROGRAM), json.dumps(job)]
-        variables = {"PATH": os.environ["PATH"], "HOME": str(self.root)} | environment
-        return subprocess.Popen(
-            command,
-            env=variables,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def run(self, environment: dict[str, str] | None = None, **changes: Any) -> tuple[int, str]:
-        """Exit code and output."""
-        process = self.start(self.job(**changes), **(environment or {}))
-        output, _ = process.communicate(timeout=120)
-        return process.returncode, output
-
-    def has(self, revision: str = "master", without: tuple[str, ...] = ()) -> bool:
-        """Whether this revision is published, every byte of it and nothing else, and is the current one."""
-        directory = self.model / self.commit(revision)
-        wanted = {path: sha256 for path, sha256 in self.files(revision).items() if path not in without}
-        return (
-            hashes(directory) == wanted
-            and (self.model / "current").resolve() == directory
-            and not list(self.model.glob(".*part*"))
-        )
-
-    def nothing_published(self) -> bool:
-        return not [path for path in self.model.glob("*") if not path.name.startswith(".")]
-
-    def switch(self, **faults: Any) -> None:
-        self.hub.post("/_lab", json=faults).raise_for_status()
-
-    def asked(self) -> list[dict[str, Any]]:
-        """What has been asked for since this was asked last."""
-        log = self.published / "requests.jsonl"
-        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        log.write_text("")
-        return lines
-
-    def fetched(self) -> list[str]:
-        return sorted(
-            {each["path"].rpartition("=")[2] for each in self.asked() if "FilePath=" in each["path"]}
-        )
-
-
-def hashes(directory: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in directory.rglob("*")
-        if path.is_file() and path.name != ".bringup.json"
-    }
-
-
-@pytest.fixture
-def host(tmp_path: Path, modelscope: Path, hub: httpx.Client, published: Path) -> Iterator[Host]:
-    made = Host(tmp_path / "models", modelscope, hub, published)
-    made.asked()
-    yield made
-    made.switch()
-
-
-@pytest.fixture
-def huggingface(published: Path) -> Iterator[httpx.Client]:
-    server = StandInServer(
-        ("127.0.0.1", 0), HuggingFaceHandler, published, RequestLog(published / "requests.jsonl")
-    )
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.server_port}", trust_env=False) as client:
-        yield client
-    server.shutdown()
-    server.server_close()
 
 
 # -- faults of the hub that end in the right bytes ----------------------------------------------------------
@@ -344,91 +216,3 @@ def test_a_rate_is_kept(host: Host) -> None:
     size = sum(file.size for file in host.repository.commits[host.commit()].files.values())
     assert time.monotonic() - began > size / 2_000_000 * 0.9
     assert host.has()
-
-
-# -- places -------------------------------------------------------------------------------------------------
-
-
-def test_a_token_opens_a_private_model_and_is_on_no_command_line(host: Host) -> None:
-    host.switch(token="ms-right-token", rate=4_000_000)
-    process = host.start(host.job(), MODELSCOPE_API_TOKEN="ms-right-token")
-    seen = ""
-    while process.poll() is None:
-        for lines in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                seen += lines.read_text(errors="replace")
-            except OSError:
-                continue
-        time.sleep(0.1)
-    assert process.returncode == 0
-    assert "fetch.py" in seen and "client.py" in seen
-    assert "ms-right-token" not in seen
-
-
-def test_hugging_face_is_read_page_by_page_and_its_token_goes_to_nobody_else(
-    host: Host, huggingface: httpx.Client
-) -> None:
-    huggingface.post("/_lab", json={"token": "hf-right-token", "cut": 1_500_000, "match": "/cdn/"})
-    place = f"huggingface+{str(huggingface.base_url).rstrip('/')}"
-    job: dict[str, Any] = {"places": [place], "pinned_by": place}
-    code, output = host.run(**job)
-    assert code == 1 and "lets nobody in without the right token" in output
-    code, output = host.run({"HF_TOKEN": "hf-right-token"}, **job)
-    assert code == 0, output
-    assert host.has()
-    assert "no sha256 for 9 of them" in output  # git's own hash of small files was checked all the same
-    redirected = [each for each in host.asked() if each["path"].startswith("/cdn/")]
-    assert redirected and not any(each["token"] for each in redirected)
-
-
-def test_a_place_with_wrong_bytes_is_helped_out_by_the_next(host: Host, huggingface: httpx.Client) -> None:
-    host.switch(corrupt=f"{SHARD}:2000000")
-    code, output = host.run(places=[host.endpoint, f"huggingface+{str(huggingface.base_url).rstrip('/')}"])
-    assert code == 0, output
-    assert host.has()
-
-
-def test_a_web_server_over_another_hosts_models_is_a_mirror(host: Host, tmp_path: Path) -> None:
-    assert host.run()[0] == 0
-    shared = tmp_path / "www"
-    host.root.rename(shared)
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(shared))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        place = f"mirror+http://127.0.0.1:{server.server_port}"
-        code, output = host.run(places=[place], pinned_by=place)
-        server.shutdown()
-    assert code == 0, output
-    assert host.has()
-
-
-def test_a_directory_of_the_host_is_copied_and_verified(host: Host, tmp_path: Path) -> None:
-    assert host.run()[0] == 0
-    nfs = tmp_path / "nfs"
-    host.root.rename(nfs)
-    place = f"host:{nfs}"
-    assert host.run(places=[place], pinned_by=place)[0] == 0
-    assert host.has()
-    shutil.rmtree(host.root)
-    (nfs / NAME / host.commit() / SHARD).write_bytes(b"half")
-    code, output = host.run(places=[place], pinned_by=place, patience_seconds=2)
-    assert code == 1 and f"({SHARD})" in output
-    assert host.nothing_published()
-
-
-def test_what_was_uploaded_is_verified_and_published(host: Host) -> None:
-    staging = host.model / ".staging.part"
-    staging.mkdir(parents=True)
-    objects = host.published / "models" / NAME / "objects"
-    listing = {}
-    for path, file in host.repository.commits[host.commit()].files.items():
-        shutil.copy(objects / file.sha256, staging / path)
-        listing[path] = {"size": file.size, "sha256": file.sha256}
-    (host.model / ".staging.part.json").write_text(json.dumps(listing))
-    job: dict[str, Any] = {"places": ["operator:~/models"], "pinned_by": "operator:~/models"}
-    (staging / SHARD).write_bytes(b"cut")
-    code, output = host.run(**job)
-    assert code == 1 and "has not uploaded all of it. Run again to go on" in output
-    shutil.copy(objects / host.files()[SHARD], staging / SHARD)
-    assert host.run(**job)[0] == 0
-    assert hashes(host.model / "current") == host.files()
