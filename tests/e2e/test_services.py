@@ -285,7 +285,8 @@ def test_a_service_that_shall_be_absent_goes_with_its_cache_and_the_other_is_not
 def test_damaged_weights_are_never_active_and_whole_ones_serve_after_a_reboot(both: Run) -> None:
     on(
         HOST,
-        "rm -rf /srv/whole && mkdir /srv/whole && cd /srv/models/*/*/current/ && cp -p *.safetensors /srv/whole && "
+        "rm -rf /srv/whole && mkdir /srv/whole && cd /srv/models/*/*/current/ && "
+        "cp -p *.safetensors /srv/whole && "
         # the header stays: a truncated or shapeless file would be refused when it is read
         "for file in *.safetensors; do dd if=/dev/zero of=$file bs=4096 seek=4 conv=notrunc status=none "
         "count=$(($(stat -c %s $file) / 4096 - 4)); done",
