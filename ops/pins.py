@@ -7,6 +7,7 @@ answers, a host that has the model keeps what it has.
 import hashlib
 import re
 import shlex
+import sys
 import threading
 import time
 from pathlib import Path
@@ -43,7 +44,7 @@ class Answer:
 
 
 def pins_for(host: Host, settings: Settings, probe: Probe, tokens: Tokens) -> Pins:
-    """The pin of every model that the host shall have.
+    """The pin of every model that the host shall have; `--dry` can do without those that nobody names.
 
     Raises:
         PlanError: a revision is nowhere, or nobody can be asked and the host lacks the model.
@@ -55,16 +56,21 @@ def pins_for(host: Host, settings: Settings, probe: Probe, tokens: Tokens) -> Pi
             pins[model, revision] = Pin(revision, sources.models_endpoint(settings.sources))
             continue
         try:
-            pins[model, revision] = _pin(host, settings, probe, tokens, model, revision)
+            pin = _pin(host, settings, probe, tokens, model, revision)
         except PlanError as error:
             problems += error.sentences
+            continue
+        if pin:
+            pins[model, revision] = pin
     if problems:
         raise PlanError(problems)
     return pins
 
 
-def _pin(host: Host, settings: Settings, probe: Probe, tokens: Tokens, model: str, revision: str) -> Pin:
-    noes = []
+def _pin(
+    host: Host, settings: Settings, probe: Probe, tokens: Tokens, model: str, revision: str
+) -> Pin | None:
+    noes, heard = [], False
     kept = installed_pin(model, revision, probe)
     for place in sources.model_places(settings.sources):
         answer = _here(place, model, revision, tokens)
@@ -73,10 +79,14 @@ def _pin(host: Host, settings: Settings, probe: Probe, tokens: Tokens, model: st
         if answer.commit:
             return Pin(answer.commit, str(place))
         noes.append(f"{place} {answer.word}")
+        heard = heard or not answer.silent
         # a place that is down for a while must not move what is there to another place's commit
         if answer.silent and kept:
             logger.warning(f"{host.print_prefix}model {model}: {noes[-1]}; {kept.commit[:12]} is kept")
             return kept
+    if not heard and "--dry" in sys.argv:
+        logger.warning(f"{host.print_prefix}model {model}: {'; '.join(noes)}: which commit it is stays open")
+        return None
     raise PlanError(
         [
             f"model {model}: revision {revision} is nowhere: {'; '.join(noes)}. "
