@@ -25,7 +25,7 @@ legacy = [
     ),
 ]
 
-# Ollama, on a host with or without a GPU. It asks nobody for a key, so it is served on loopback only.
+# Ollama, on a host with or without a GPU. It asks nobody for a key itself; beyond loopback the front does.
 small = [("gpu-03.rack1", {"serve": {"small": {"engine": "ollama", "model": "qwen2.5:7b"}}})]
 
 # No GPU at all: torch and vLLM in their CPU builds.
