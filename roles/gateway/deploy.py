@@ -28,7 +28,6 @@ CONFIGURATION = f"{DIRECTORY}/nginx.conf"
 OWN_CERTIFICATE, OWN_KEY, OWN_NAMES = (
     f"{DIRECTORY}/{name}" for name in ("own-certificate.pem", "own-key.pem", "own-names")
 )
-OLD_KEY = "/etc/bringup/credentials"
 # Root writes it, the front reads it, nobody else does.
 SECRET = {"mode": "640", "owner": f"root:{USER}"}
 START_SECONDS = 60
@@ -48,7 +47,6 @@ def _unwanted(plan: HostPlan, probe: Probe) -> dict[str, Any]:
 
 def serve(plan: HostPlan, probe: Probe, secrets: Secrets) -> None:
     """Installs the front, writes what it lets through, checks that, and only then puts it to work."""
-    files.absent(paths=[OLD_KEY], seen=probe.paths, name="Remove the key that an older version wrote")
     gateway = plan.gateway
     if gateway is None or secrets.api_key is None:
         return

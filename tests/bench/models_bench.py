@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,8 +23,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench import exchange
-from tests.bench.site import REPOSITORY, Process, Site, call, site, until
-from tests.lab.hubs import pip
+from tests.bench.site import REPOSITORY, Process, Site, site, until
+from tests.lab.hubs.client import install_client
 from tests.lab.hubs.repository import Repository
 
 NAME = "Bench/Model-500MB"
@@ -114,17 +113,6 @@ def publish(folder: Path) -> Repository:
     return published
 
 
-def install_client(folder: Path) -> Path:
-    """The real `modelscope` in an environment of its own."""
-    uv, environment = Path(sys.executable).with_name("uv"), folder / "client"
-    variables = os.environ | {"UV_SYSTEM_CERTS": "1", "UV_PYTHON_DOWNLOADS": "never"}
-    index = [f"--default-index={url}" for url in pip.configured_urls("index-url")]
-    call(uv, "venv", "-q", "--python", sys.executable, environment, env=variables)
-    python = environment / "bin" / "python"
-    call(uv, "pip", "install", "-q", "--python", python, *index, "modelscope==1.40.2", env=variables)
-    return environment / "bin" / "modelscope"
-
-
 def row(hosts: int, uplink_mbit: int, folder: Path, client: Path, repository: Repository) -> dict[str, float]:
     files = repository.commits[repository.branches["master"]].files
     model_bytes = sum(file.size for file in files.values())
@@ -152,7 +140,7 @@ def main() -> None:
     print("hosts  limit s  fanout s  x limit  each s  rsync s  fanout's uplink")
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="bringup-bench-") as temporary:
         folder = Path(temporary)
-        client, repository = install_client(folder), publish(folder)
+        client, repository = install_client(folder / "client"), publish(folder)
         for hosts in arguments.hosts:
             rows.append(row(hosts, arguments.uplink_mbit, folder, client, repository))
             new = rows[-1]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.lab.hubs import models, pip, serve
+from tests.lab.hubs import models, serve
+from tests.lab.hubs.client import install_client
 from tests.lab.hubs.wire import StandInServer
 from tests.roles.download_host import Host
 
@@ -47,15 +45,7 @@ def files(servers: list[StandInServer]) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="session")
 def modelscope(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real client in an environment of its own."""
-    environment = tmp_path_factory.mktemp("modelscope")
-    uv = str(Path(sys.executable).with_name("uv"))
-    index = [f"--default-index={url}" for url in pip.configured_urls("index-url")]
-    variables = os.environ | {"UV_SYSTEM_CERTS": "1", "UV_PYTHON_DOWNLOADS": "never"}
-    python_ = f"{environment}/bin/python"
-    subprocess.run([uv, "venv", "-q", "--python", sys.executable, environment], env=variables, check=True)
-    install = [uv, "pip", "install", "-q", "--python", python_, *index, "modelscope==1.40.2"]
-    subprocess.run(install, env=variables, check=True)
-    return environment / "bin" / "modelscope"
+    return install_client(tmp_path_factory.mktemp("modelscope"))
 
 
 @pytest.fixture
