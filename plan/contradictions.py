@@ -7,24 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from plan import ollama_settings
+from plan import ollama_settings, operator_flags
 
 if TYPE_CHECKING:
-    from plan.sections import Service, Settings
+    from plan.sections import Settings
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-
-# Flags that would undo what the plan decides about reach and keys; they come last on the command line.
-RESERVED_FLAGS = {
-    "api-key": "A key on a command line is no secret: set access.api_key_file.",
-    "config": "Write its contents as flags.",
-    "host": "Set access.listen.",
-    "model": "Set `model`.",
-    "port": "Set `port`.",
-    "revision": "Set `revision`.",
-    "served-model-name": "Set `served_name`.",
-    "uds": "Set access.listen.",
-}
 
 
 def contradictions(settings: Settings) -> Iterator[str]:
@@ -37,7 +25,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
                 f"serve.{name}.model: {service.model!r} is not a hub id. Write it as organisation/name, "
                 f"for example {example}, or set `engine: ollama`."
             )
-        yield from _reserved(name, service)
+        yield from operator_flags.problems(name, service)
         if service.port and service.port in seen:
             yield f"serve.{name}.port: {service.port} is serve.{seen[service.port]}'s too. Choose another."
         if service.port:
@@ -48,15 +36,6 @@ def contradictions(settings: Settings) -> Iterator[str]:
     if sources.ollama_sha256 and not sources.ollama_version:
         yield "sources.ollama_sha256: belongs to a version that is not named. Set sources.ollama_version."
     yield from _reach(settings)
-
-
-def _reserved(name: str, service: Service) -> Iterator[str]:
-    """Flags of the plan's; vLLM's parser takes an unambiguous beginning of a flag for the whole."""
-    for flag in sorted(service.flags):
-        for reserved, fix in RESERVED_FLAGS.items():
-            if reserved.startswith(flag):
-                yield f"serve.{name}.flags.{flag}: is not yours to set here. {fix}"
-                break
 
 
 def _reach(settings: Settings) -> Iterator[str]:

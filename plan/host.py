@@ -261,6 +261,7 @@ class ServicePlan:
     tls: bool
     stop_timeout_seconds: int = 0
     memory: MemoryFit | None = None
+    unproven: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:

@@ -24,6 +24,7 @@ OF_VLLM = (
     "tools",
     "reasoning",
     "flags",
+    "extra_args",
 )
 # What ProtectHome and PrivateTmp hide from services, and what belongs to the system.
 HIDDEN = tuple(

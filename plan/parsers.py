@@ -26,7 +26,7 @@ def flags(name: str, service: Service, vllm: str | None) -> dict[str, Any]:
     if service.tools:
         found["enable-auto-tool-choice"] = True
     for setting, flag in (("tools", "tool-call-parser"), ("reasoning", "reasoning-parser")):
-        if getattr(service, setting) and flag not in service.flags:
+        if getattr(service, setting) and flag not in service.own_flags:
             problems = list(_problems(name, service.model, setting, flag, vllm))
             if problems:
                 raise PlanError(problems)

@@ -57,6 +57,7 @@ def plan_services(
             address=address,
             port=ports[name],
             flags=_flags(name, decision, service),
+            unproven=tuple(sorted(set(service.own_flags) - set(_decided(decision)))),
             environment=(
                 ollama_service.variables(name, service.ollama, decision, settings.ollama.store)
                 if ollama
@@ -102,10 +103,14 @@ def _free(first: int, taken: Iterable[int]) -> Iterator[int]:
 
 def _flags(name: str, decision: Decision, service: Service) -> dict[str, object]:
     """The decided flags, then the operator's, which win; all in vLLM's spelling with dashes."""
+    return _decided(decision) | parsers.flags(name, service, decision.vllm) | service.own_flags
+
+
+def _decided(decision: Decision) -> dict[str, object]:
     decided = {name.replace("_", "-"): value for name, value in decision.flags.items()}
     if decision.vllm and Version(decision.vllm) >= DRAINS_FROM:
         decided["shutdown-timeout"] = DRAIN_SECONDS
-    return decided | parsers.flags(name, service, decision.vllm) | service.flags
+    return decided
 
 
 def _variables(name: str, decision: Decision) -> dict[str, str]:

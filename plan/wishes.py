@@ -22,7 +22,7 @@ def wish_for(service: Service | None, settings: Settings) -> Wish:
     }
     if service is None:
         return Wish(**common)
-    flags = service.flags
+    flags = service.own_flags
     return Wish(
         **common,
         engine=service.engine,

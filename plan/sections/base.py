@@ -28,6 +28,8 @@ Pin = Annotated[
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Flag = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,60}$")]
 FlagText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9{\[][A-Za-z0-9 ._,:/=+@{}\[\]\"-]{0,300}$")]
+# One word of a command line; systemd would read a `$` in it for itself.
+Argument = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9 ._,:/=+@{}\[\]\"*?^|()<>%!~-]{1,1000}$")]
 Url = Annotated[
     str,
     StringConstraints(

@@ -4,7 +4,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from plan.sections.base import Flag, FlagText, ModelId, Revision, Section, ServedModel, State, Version
+from plan import operator_flags
+from plan.sections.base import (
+    Argument,
+    Flag,
+    FlagText,
+    ModelId,
+    Revision,
+    Section,
+    ServedModel,
+    State,
+    Version,
+)
 from plan.sections.ollama import OllamaServer
 
 
@@ -56,10 +67,21 @@ class Service(Section):
     )
     flags: dict[Flag, bool | int | float | FlagText] = Field(
         default_factory=dict,
-        description="Further `vllm serve` flags without the leading dashes.",
+        description="Further `vllm serve` flags without the leading dashes; merged one by one over host, "
+        "groups and `all`.",
         examples=[{"enable-prefix-caching": True}],
+    )
+    extra_args: list[Argument] = Field(
+        default_factory=list,
+        description="Further `vllm serve` flags as words of its command line, replaced as a whole.",
+        examples=[["--max-num-seqs", "64", "--no-enable-prefix-caching"]],
     )
     ollama: OllamaServer = Field(
         default_factory=OllamaServer, description="How Ollama runs, with `engine: ollama`."
     )
     state: State = Field("present", description="`absent` stops and removes the service.")
+
+    @property
+    def own_flags(self) -> dict[str, operator_flags.Value]:
+        """What the operator wrote of vLLM's flags, in `flags` and in `extra_args`."""
+        return {**self.flags, **operator_flags.parse(self.extra_args)}

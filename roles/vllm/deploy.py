@@ -1,14 +1,12 @@
 """vLLM services: one systemd unit each, active only when the model has answered."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 from pyinfra.api.operation import OperationMeta
 from pyinfra.context import host
 
 from ops import environment as packages
 from ops import files, task, units
 from ops.render import render
+from plan import operator_flags
 from plan.host import BYTECODE, USER, EnvironmentPlan, HostPlan, ServicePlan
 from plan.probe import Probe
 
@@ -43,7 +41,7 @@ def serve(plan: HostPlan, probe: Probe, installed: OperationMeta | None) -> None
                 files.File(f"/etc/systemd/system/{service.unit}", unit_text(plan, plan.environment, service))
             ],
             seen=probe.paths,
-            check=_flags_check(plan.environment, service) if service.unit in probe.units else None,
+            check=_flags_check(plan.environment, service, runs=service.unit in probe.units),
             keep=units.PREVIOUS,
             name="Write the vLLM unit",
         )
@@ -62,23 +60,27 @@ def serve(plan: HostPlan, probe: Probe, installed: OperationMeta | None) -> None
         )
 
 
-def _flags_check(environment: EnvironmentPlan, service: ServicePlan) -> str:
+def _flags_check(environment: EnvironmentPlan, service: ServicePlan, runs: bool) -> str | None:
     """A command that fails when this vLLM does not have one of the flags, by its own help.
 
-    A service that runs is not given a unit that cannot start; asking for the help takes seconds, so it is
-    asked once for each installation.
+    Nothing gets a unit with flags of the operator's that are none, and what runs none that cannot start at
+    all. Asking for the help takes seconds, so it is asked once for each installation.
     """
+    asked = service.flags if runs else service.unproven
+    if not asked:
+        return None
     known = f"{environment.directory}/vllm-flags-{environment.digest}.txt"
     ask = f"{environment.prefix}/bin/vllm serve --help"
     user = f"setpriv --reuid {USER} --regid {USER} --init-groups"
     user += f" env -i HOME=/nonexistent PYTHONPYCACHEPREFIX={BYTECODE}"
-    flags = " ".join(word for word in _words(service.flags) if word.startswith("--"))
+    given = operator_flags.words({name.partition(".")[0]: service.flags[name] for name in asked})
+    flags = " ".join(word for word in given if operator_flags.NAME.fullmatch(word))
     return (
         f"{{ if [ ! -s {known} ]; then {{ {user} {ask}=all || {user} {ask}; }} 2>/dev/null | "
         f"grep -o -e '--[a-z0-9][a-z0-9-]*' | sort -u >{known}.new; mv -f {known}.new {known}; fi; "
         # an answer without a word is none
         f"if [ -s {known} ]; then ( for flag in {flags}; do grep -qx -e $flag {known} || {{ "
-        f'echo "this vLLM takes no $flag: correct serve.{service.name}.flags" >&2; exit 1; }}; '
+        f'echo "this vLLM takes no $flag: correct serve.{service.name}.flags or extra_args" >&2; exit 1; }}; '
         "done ); fi; }"
     )
 
@@ -94,16 +96,5 @@ def unit_text(plan: HostPlan, environment: EnvironmentPlan, service: ServicePlan
         gpu=plan.accelerator == "cuda",
         backoff=plan.systemd >= units.BACKOFF_FROM_SYSTEMD,
         pins=environment.digest,
-        flags=list(_words(service.flags)),
+        flags=list(operator_flags.words(service.flags)),
     )
-
-
-def _words(flags: Mapping[str, Any]) -> Iterator[str]:
-    """A flag is a word, or a word and its value; False is vLLM's `--no-` form."""
-    for name, value in flags.items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            yield f"--{option}" if value else f"--no-{option}"
-        else:
-            yield f"--{option}"
-            yield str(value)

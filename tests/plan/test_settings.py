@@ -212,24 +212,6 @@ def test_two_services_cannot_have_one_port() -> None:
     assert refusals(both) == ["serve.b.port: 8000 is serve.a's too. Choose another."]
 
 
-@pytest.mark.parametrize(
-    ("flag", "fix"),
-    [
-        ("host", "Set access.listen."),
-        ("uds", "Set access.listen."),
-        ("port", "Set `port`."),
-        ("api-key", "A key on a command line is no secret: set access.api_key_file."),
-        ("served-model-name", "Set `served_name`."),
-        ("config", "Write its contents as flags."),
-    ],
-)
-def test_flags_cannot_open_a_service_or_put_a_key_into_the_process_list(flag: str, fix: str) -> None:
-    """They come last on vLLM's command line, where they would win over the plan's."""
-    assert refusals(service(flags={flag: KEY})) == [
-        f"serve.chat.flags.{flag}: is not yours to set here. {fix}"
-    ]
-
-
 def test_a_service_and_what_it_needs_cannot_be_present_and_absent() -> None:
     assert refusals(service(), {"models": {MODEL: {"state": "absent"}}}) == [
         f"models.{MODEL}.state: is absent, and serve.chat serves it. Set both alike."

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ops import environment as packages
 from ops import task
-from plan import project, settings
+from plan import operator_flags, project, settings
 from plan.decide import plan_host
 from plan.errors import SettingsError
 from plan.host import HostPlan
@@ -51,6 +51,8 @@ CANDIDATES = st.fixed_dictionaries(
         "serve.chat.flags.word": text("a"),
         "serve.chat.flags.number": st.integers() | st.floats(),
         "serve.chat.flags.switch": st.booleans(),
+        "serve.chat.extra_args": st.lists(text("--word="), max_size=1)
+        | st.tuples(text("--a"), text("b")).map(list),
         "environment.name": text("a", "abc09-"),
         "environment.packages": st.lists(st.tuples(NAMES, text("1", "ab09.+!")).map("==".join), max_size=2),
         "sources.models": URLS,
@@ -107,7 +109,7 @@ def test_a_unit_hands_every_value_to_vllm_as_it_was_written(candidates: dict[str
     fixed += ["--port", str(service.inner_port)]
     assert started[:3] == [f"{environment.prefix}/bin/vllm", "serve", service.model.directory]
     assert started[3:9] == fixed
-    assert started[9:] == list(vllm._words(service.flags))
+    assert started[9:] == list(operator_flags.words(service.flags))
     assert words(values["ExecStartPost"])[2:] == [
         service.inner_url,
         service.served_name,

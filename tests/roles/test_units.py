@@ -25,11 +25,12 @@ FLAGS = {
     "max-num-seqs": 8,
     "enable-log-requests": False,
 }
+MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 ACCESS = {"access": {"listen": "10.44.0.0/24", "api_key_env": "KEY"}}
 
 
 def unit(*layers: Mapping[str, object], **changes: Any) -> str:
-    wanted = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct", "flags": FLAGS}}}
+    wanted = {"serve": {"chat": {"model": MODEL, "flags": FLAGS}}}
     plan = dataclasses.replace(plan_host("gpu-1", settings.read([wanted, *layers]), BARE), **changes)
     assert plan.environment
     return vllm.unit_text(plan, plan.environment, plan.services[0])
@@ -93,6 +94,22 @@ class TestTheVllmUnit:
             *("--override-generation-config", '{"temperature": 0.5}'),
             *("--max-num-seqs", "8", "--no-enable-log-requests"),
         ]
+
+    def test_is_not_written_before_the_installed_vllm_has_said_that_it_knows_the_operators_flags(
+        self,
+    ) -> None:
+        plan = plan_host(
+            "gpu-1", settings.read([{"serve": {"chat": {"model": MODEL, "flags": FLAGS}}}]), BARE
+        )
+        (service,) = plan.services
+        assert plan.environment
+        first = vllm._flags_check(plan.environment, service, runs=False)
+        assert "for flag in --no-enable-log-requests --max-num-seqs --override-generation-config;" in str(
+            first
+        )
+        own = dataclasses.replace(service, unproven=())
+        assert vllm._flags_check(plan.environment, own, runs=False) is None
+        assert " --max-model-len " in str(vllm._flags_check(plan.environment, own, runs=True))
 
     def test_changes_with_the_pins_it_runs_on(self) -> None:
         other = unit({"environment": {"packages": ["langfuse==3.0.0"]}})
