@@ -1,7 +1,7 @@
 """ModelScope's own client, in a process that can be ended.
 
 client.py ENDPOINT MODEL REVISION list
-client.py ENDPOINT MODEL REVISION fetch DIRECTORY WORKERS    [[path, bytes, sha256], ...] on standard input
+client.py ENDPOINT MODEL REVISION fetch DIRECTORY    [[workers, [[path, bytes, sha256], ...]], ...] on stdin
 """
 
 import json
@@ -32,8 +32,8 @@ def main(endpoint, model, revision, verb, *rest):
         }
         print(json.dumps(files))
         return
-    directory, workers = rest
-    wanted = json.load(sys.stdin)
+    (directory,) = rest
+    batches = json.load(sys.stdin)
 
     def one(file):
         path, size, sha256 = file
@@ -47,9 +47,10 @@ def main(endpoint, model, revision, verb, *rest):
             file_size=size,
         )
 
-    # one file after another when others wait for whole files; what fails does not stop the rest
-    with ThreadPoolExecutor(int(workers)) as pool:
-        failed = [error for error in pool.map(lambda file: attempt(one, file), wanted) if error]
+    failed = []
+    for workers, files in batches:
+        with ThreadPoolExecutor(workers) as pool:  # what fails does not stop the rest
+            failed += [error for error in pool.map(lambda file: attempt(one, file), files) if error]
     if failed:
         raise failed[0]
 

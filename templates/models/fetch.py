@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import disk
@@ -153,14 +154,20 @@ class Progress:
         self.total = size_of(files)
         self.verified = {path for path in files if disk.matches(staging / path, files[path])}
         self._ended = threading.Event()
+        # set when a file has been verified; called with each that is about to be read for it
+        self.news = threading.Event()
+        self.along: Callable[[str], None] | None = None
 
     def check(self, path: str) -> bool | None:
         """Whether a file is right; None when it is not whole yet. A wrong one is removed."""
         file, target = self.files[path], self.staging / path
         if not target.is_file() or target.stat().st_size < file["size"]:
             return None
+        if self.along:
+            self.along(path)
         if disk.matches(target, file):
             self.verified.add(path)
+            self.news.set()
             return True
         target.unlink()
         return False

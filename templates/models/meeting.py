@@ -15,6 +15,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 ANNOUNCE_SECONDS = 3
 GONE_SECONDS = 20
+LONGEST_WAIT_SECONDS = 2
 MOST_BODY_BYTES = 64 << 20
 
 
@@ -40,7 +41,8 @@ class Meeting:
         self.seen: dict[str, float] = {}
         self.done: set[str] = set()
         self.bytes: dict[str, int] = {}
-        self.lock = threading.Lock()
+        self.told: set[str] = set()
+        self.lock = threading.Condition()
         handler = type("Handler", (Handler,), {"meeting": self})
         self.server = ThreadingHTTPServer((address, port), handler)
         self.server.daemon_threads = True
@@ -49,28 +51,47 @@ class Meeting:
     def ready(self, path: str) -> None:
         with self.lock:
             self.files.add(path)
+            self.lock.notify_all()
 
     def torrent(self, path: str, torrent: bytes) -> None:
         with self.lock:
             self.torrents[path] = torrent
+            self.lock.notify_all()
 
     def state(self, word: dict) -> dict:
-        """What a host may know, after it said what it does."""
+        """What a host may know, after it said what it does; it may wait a while for news."""
+        patience = time.monotonic() + min(word.get("wait", 0), LONGEST_WAIT_SECONDS)
         with self.lock:
             me = word["me"]
             self.seen[me] = time.monotonic()
             self.bytes[me] = word.get("bytes", 0)
             if word.get("done"):
                 self.done.add(me)
-            now = time.monotonic()
-            until = self.expected | {host: seen + GONE_SECONDS for host, seen in self.seen.items()}
-            at_work = [host for host, end in until.items() if host not in self.done and now < end]
+                self.lock.notify_all()
+            known = len(self.files) + len(self.torrents)
+            while not self._over() and time.monotonic() < patience:
+                if word.get("known", known) < len(self.files) + len(self.torrents):
+                    break
+                self.lock.wait(0.5)
+            if self._over():
+                self.told.add(me)
+                self.lock.notify_all()
             return {
                 "small": sorted(self.files),
                 "torrents": sorted(self.torrents),
                 "bytes": sum(self.bytes.values()) + len(self.torrents),
-                "over": not at_work,
+                "over": self._over(),
             }
+
+    def _over(self) -> bool:
+        now = time.monotonic()
+        until = self.expected | {host: seen + GONE_SECONDS for host, seen in self.seen.items()}
+        return not [host for host, end in until.items() if host not in self.done and now < end]
+
+    def close(self) -> None:
+        """Waits a moment until every host has heard that it is over."""
+        with self.lock:
+            self.lock.wait_for(lambda: self.told >= set(self.seen), timeout=1)
 
     def announce(self, peer: str, query: dict[str, str]) -> bytes:
         key, port = unquote_to_bytes(query.get("info_hash", "")), int(query.get("port", 0))

@@ -24,6 +24,8 @@ import disk
 # Called with each file that is in place, and with False for one whose bytes are wrong.
 Done = Callable[..., None]
 WORKERS = 4
+# What is smaller costs more in waiting than in bytes.
+SMALL_BYTES = 16 << 20
 MOST_LISTED = 3000
 TIMEOUT_SECONDS = 60
 # The client's own budget of 3600 s for a file kills large shards on slow lines. A stall ends it sooner.
@@ -49,6 +51,19 @@ def all_of(job: dict) -> list[Place]:
         kind, _, address = re.split(r"([+:])", text, maxsplit=1)
         made.append(kinds[kind](job, text, address) if kind in kinds else ModelScope(job, text, text))
     return made
+
+
+def batches(paths: list[str], files: dict[str, dict], job: dict) -> list[tuple[int, list[str]]]:
+    """How many files at a time, and which.
+
+    Where other hosts wait for whole files, the large ones come one after another, the smallest of them last:
+    for that one they still wait when the line is free again.
+    """
+    if not job.get("in_order"):
+        return [(WORKERS, paths)]
+    small = [path for path in paths if files[path]["size"] < SMALL_BYTES]
+    large = sorted(set(paths) - set(small), key=lambda path: (-files[path]["size"], path))
+    return [(workers, batch) for workers, batch in ((WORKERS, small), (1, large)) if batch]
 
 
 class Place:
@@ -102,14 +117,16 @@ class ModelScope(Place):
         }
 
     def fetch(self, paths: list[str], files: dict[str, dict], staging: Path, done: Done) -> None:
-        wanted = json.dumps([[path, files[path]["size"], files[path]["sha256"]] for path in paths])
-        workers = 1 if self.job.get("in_order") else WORKERS
+        wanted = [
+            (workers, [(path, files[path]["size"], files[path]["sha256"]) for path in batch])
+            for workers, batch in batches(paths, files, self.job)
+        ]
 
         def heard(line: str) -> None:
             word, _, path = line.partition(" ")
             done(path, word == "done")
 
-        self._client(["fetch", str(staging), str(workers)], wanted, heard, staging)
+        self._client(["fetch", str(staging)], json.dumps(wanted), heard, staging)
 
     def _client(self, arguments: list[str], given: str, heard: Callable, staging: Path | None) -> None:
         program = Path(__file__).with_name("client.py")
@@ -161,9 +178,12 @@ class Web(Place):
         raise NotImplementedError
 
     def fetch(self, paths: list[str], files: dict[str, dict], staging: Path, done: Done) -> None:
-        workers = 1 if self.job.get("in_order") else WORKERS
-        with ThreadPoolExecutor(workers) as pool:
-            waiting = [pool.submit(self._file, path, files[path]["size"], staging, done) for path in paths]
+        waiting = []
+        for workers, batch in batches(paths, files, self.job):
+            with ThreadPoolExecutor(workers) as pool:
+                waiting += [
+                    pool.submit(self._file, path, files[path]["size"], staging, done) for path in batch
+                ]
         for each in waiting:
             each.result()
 

@@ -15,16 +15,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from meeting import Meeting
-from swarm import Swarm
+from places import SMALL_BYTES
+from swarm import Swarm, torrent_of
 
 # Until the first word from the meeting point (the seed may still be installing), and between signs of life.
 FIRST_WORD_SECONDS, SILENCE_SECONDS = 45, 30
 LINGER_SECONDS = 20
-LOOK_SECONDS = 0.3
-SMALL_BYTES = 16 << 20
+LOOK_SECONDS, WAIT_SECONDS = 0.3, 2
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _here: Member | None = None
@@ -79,7 +80,11 @@ class Member:
             self.meeting = Meeting(self.me, self.port, self.staging, small, set(wish["peers"]), expected)
             # who asks the tracker before a seed has told it of itself need not ask again to find it
             self.meeting.always = [(seed, self.port + 1) for seed in self.seeds]
-        self.over = False
+        self.known = 0
+        self.prepared: dict[str, Future[bytes]] = {}
+        self.torrents = ThreadPoolExecutor(1)
+        if self.me in self.seeds:
+            progress.along = self._prepare
 
     def run(self, missing: set[str], fetch: Callable[[set[str]], None]) -> set[str]:
         for path in set(self.files) - missing:
@@ -101,11 +106,9 @@ class Member:
 
     def _pull(self, mine: set[str], fetch: Callable[[set[str]], None]) -> None:
         self.job["in_order"] = True
-        small = {path for path in mine if self.files[path]["size"] < SMALL_BYTES}
         try:
-            for part in (small, mine - small):
-                if part:
-                    fetch(part)
+            if mine:
+                fetch(mine)
         except SystemExit as error:
             # the seed has no better way than the others; they are told by its silence
             print(error.code, flush=True)
@@ -120,7 +123,9 @@ class Member:
                 if path in self.progress.verified:
                     self.offer(path)
                     missing.discard(path)
-            state = self.ask({"bytes": self.progress.bytes() if pulling else 0})
+            # with nothing under way, the answer comes when there is news
+            idle = {} if pulling or self.swarm.busy() else {"known": self.known, "wait": WAIT_SECONDS}
+            state = self.ask({"bytes": self.progress.bytes() if pulling else 0} | idle)
             if state:
                 self._take(state, missing)
             for path in self.swarm.finished():
@@ -142,10 +147,12 @@ class Member:
                     for leftover in (self.staging / path, Path(f"{self.staging / path}.aria2")):
                         leftover.unlink(missing_ok=True)
                 return missing
-            time.sleep(LOOK_SECONDS)
+            self.progress.news.wait(0 if idle and state else LOOK_SECONDS)
+            self.progress.news.clear()
         return missing
 
     def _take(self, state: dict, missing: set[str]) -> None:
+        self.known = len(state["small"]) + len(state["torrents"])
         for path in set(state["small"]) & missing:
             self._small(path)
             if self.progress.check(path):
@@ -172,11 +179,20 @@ class Member:
             if self.meeting:
                 self.meeting.ready(path)
             return
-        torrent = self.swarm.seed(path, self.staging / path, f"http://{self.seeds[0]}:{self.port}/announce")
+        if path not in self.prepared:
+            self._prepare(path)
+        torrent = self.prepared.pop(path).result()
+        self.swarm.seed(path, self.staging / path, torrent)
         if self.meeting:
             self.meeting.torrent(path, torrent)
         else:
             self._get("/torrent", {"path": path, "torrent": base64.b64encode(torrent).decode()})
+
+    def _prepare(self, path: str) -> None:
+        """Makes a torrent while the file is still being verified: each of the two takes as long."""
+        if self.files[path]["size"] >= SMALL_BYTES and path not in self.added:
+            tracker = f"http://{self.seeds[0]}:{self.port}/announce"
+            self.prepared[path] = self.torrents.submit(torrent_of, self.staging / path, tracker)
 
     def ask(self, word: dict) -> dict | None:
         answer = self._get("/state", word | {"me": self.me})
@@ -197,7 +213,7 @@ class Member:
             self.offer(path)
         silent_since = time.monotonic()
         while time.monotonic() - silent_since < LINGER_SECONDS:
-            state = self.ask({"done": True})
+            state = self.ask({"done": True, "wait": WAIT_SECONDS})
             if state:
                 silent_since = time.monotonic()
                 if state["over"]:
@@ -206,5 +222,5 @@ class Member:
                 break
             time.sleep(LOOK_SECONDS)
         if self.meeting:
-            time.sleep(2 * LOOK_SECONDS)  # the others hear that it is over
+            self.meeting.close()
         self.swarm.stop()

@@ -101,12 +101,14 @@ class Swarm:
         encoded = base64.b64encode(torrent).decode()
         self.gids[path] = self.call("addTorrent", encoded, [], {"dir": str(target.parent), **options})
 
-    def seed(self, path: str, target: Path, tracker: str) -> bytes:
-        """Makes the torrent of a verified file and shares it."""
-        torrent = torrent_of(target, tracker)
+    def seed(self, path: str, target: Path, torrent: bytes) -> None:
+        """Shares a verified file."""
         self.seeded.add(path)
         self.add(path, torrent, target, **{"bt-seed-unverified": "true", "check-integrity": "false"})
-        return torrent
+
+    def busy(self) -> bool:
+        """Whether a file is on its way to this host."""
+        return bool(self.gids.keys() - self.seeded)
 
     def finished(self) -> list[str]:
         """The files that have arrived since, each told once."""

@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,7 @@ SHARDS, SHARD_BYTES, SMALL_FILES = 4, 124_900_000, 8
 
 
 Way = Callable[[Site, Repository], None]
+WAYS = ("fanout", "each", "rsync")
 
 
 def fanout(place: Site, repository: Repository) -> None:
@@ -113,28 +114,43 @@ def publish(folder: Path) -> Repository:
     return published
 
 
-def row(hosts: int, uplink_mbit: int, folder: Path, client: Path, repository: Repository) -> dict[str, float]:
+def row(place: Site, repository: Repository, ways: Sequence[str]) -> dict[str, float]:
     files = repository.commits[repository.branches["master"]].files
     model_bytes = sum(file.size for file in files.values())
-    with site(hosts, uplink_mbit, folder, client) as place:
-        fanout_s, uplink = measure(place, repository, fanout)
-        each_s, _ = measure(place, repository, each)
-        rsync_s, _ = measure(place, repository, rsync)
-    return {
-        "hosts": hosts,
-        "limit_s": round(model_bytes * 8 / uplink_mbit / 1e6, 1),
-        "fanout_s": round(fanout_s, 1),
-        "each_s": round(each_s, 1),
-        "rsync_s": round(rsync_s, 1),
-        "fanout_uplink_bytes": uplink,
+    found: dict[str, float] = {
+        "hosts": place.hosts,
+        "limit_s": round(model_bytes * 8 / place.uplink_mbit / 1e6, 1),
         "model_bytes": model_bytes,
     }
+    for name, way in zip(WAYS, (fanout, each, rsync), strict=True):
+        if name in ways:
+            seconds, uplink = measure(place, repository, way)
+            found |= {f"{name}_s": round(seconds, 1)} | (
+                {"fanout_uplink_bytes": uplink} if way is fanout else {}
+            )
+    return found
+
+
+def line(new: dict[str, float]) -> str:
+    """A row of the table; a dash is what was not measured."""
+    seconds = [f"{new[name]:.1f}" if name in new else "-" for name in ("fanout_s", "each_s", "rsync_s")]
+    times = f"{new['fanout_s'] / new['limit_s']:.2f}" if "fanout_s" in new else "-"
+    uplink = (
+        f"{new['fanout_uplink_bytes'] / new['model_bytes']:.2f} x the model" if "fanout_s" in new else "-"
+    )
+    return (
+        f"{new['hosts']:5.0f}  {new['limit_s']:7.1f}  {seconds[0]:>8}  {times:>7}  {seconds[1]:>6}  "
+        f"{seconds[2]:>7}  {uplink}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="How long N hosts wait for a model.")
     parser.add_argument("--hosts", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--uplink-mbit", type=int, default=100)
+    parser.add_argument(
+        "--ways", choices=WAYS, nargs="+", default=WAYS, help="only these; nothing is written"
+    )
     arguments = parser.parse_args()
     rows = []
     print("hosts  limit s  fanout s  x limit  each s  rsync s  fanout's uplink")
@@ -142,17 +158,13 @@ def main() -> None:
         folder = Path(temporary)
         client, repository = install_client(folder / "client"), publish(folder)
         for hosts in arguments.hosts:
-            rows.append(row(hosts, arguments.uplink_mbit, folder, client, repository))
-            new = rows[-1]
-            print(
-                f"{hosts:5}  {new['limit_s']:7.1f}  {new['fanout_s']:8.1f}  "
-                f"{new['fanout_s'] / new['limit_s']:7.2f}  {new['each_s']:6.1f}  {new['rsync_s']:7.1f}  "
-                f"{new['fanout_uplink_bytes'] / new['model_bytes']:.2f} x the model",
-                flush=True,
-            )
-    runs = REPOSITORY / "runs"
-    runs.mkdir(exist_ok=True)
-    (runs / "bench-models.json").write_text(json.dumps(rows, indent=1) + "\n")
+            with site(hosts, arguments.uplink_mbit, folder, client) as place:
+                rows.append(row(place, repository, arguments.ways))
+            print(line(rows[-1]), flush=True)
+    if set(arguments.ways) == set(WAYS):
+        runs = REPOSITORY / "runs"
+        runs.mkdir(exist_ok=True)
+        (runs / "bench-models.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
