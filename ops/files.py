@@ -52,6 +52,11 @@ def meant(host_name: str) -> Mapping[str, File]:
     return _meant.get(host_name, {})
 
 
+def mean(file: File) -> None:
+    """Says that this run wants a file which no `write` puts there."""
+    _meant.setdefault(host.name, {})[file.path] = file
+
+
 @operation()
 def write(
     files: Iterable[File],

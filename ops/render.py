@@ -1,6 +1,7 @@
 """Templates, rendered on the operator's machine."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def unit_word(value: str) -> str:
 
 
 _environment.filters["unit_word"] = unit_word
+_environment.filters["shell_word"] = shlex.quote
 
 
 def render(name: str, **values: Any) -> str:

@@ -80,7 +80,7 @@ def join(task: Task, needed: Callable[[], bool] | bool = True) -> Generator[Pyin
     if not (needed() if callable(needed) else needed):
         host.noop(f"{task.name} is done")
         return
-    yield FunctionCommand(_join, (task, privileges()), {})
+    yield FunctionCommand(joined, (task, privileges()), {})
 
 
 @operation()
@@ -90,7 +90,7 @@ def run(task: Task, needed: Callable[[], bool] | bool = True) -> Generator[Pyinf
         host.noop(f"{task.name} is done")
         return
     yield start_command(task)
-    yield FunctionCommand(_join, (task, privileges()), {})
+    yield FunctionCommand(joined, (task, privileges()), {})
 
 
 def start_command(task: Task, circumstances: Iterable[str] = ()) -> StringCommand:
@@ -119,7 +119,7 @@ def start_command(task: Task, circumstances: Iterable[str] = ()) -> StringComman
     )
 
 
-def _join(state: State, host: Host, task: Task, given: dict[str, Any]) -> bool:
+def joined(state: State, host: Host, task: Task, given: dict[str, Any]) -> bool:
     """Waits until the task has ended. Returns whether it succeeded; False fails this host alone."""
     remote = Remote(host, given)
 

@@ -130,7 +130,7 @@ def _becomes_active(remote: Remote, service: Service) -> bool:
         # what a restart ends may pass through "failed" before it is started again: then a job is pending
         failed = active == "failed" and job == "none"
         if failed or int(restarts) >= 2 or waited > service.timeout_seconds:
-            return _explain(remote, service, waited)
+            return explain(remote, service, waited)
         return None
 
     show = f"systemctl show {service.unit} -P"
@@ -154,8 +154,8 @@ def _put_back(remote: Remote, service: Service, previous: str) -> None:
     _becomes_active(remote, service)
 
 
-def _explain(remote: Remote, service: Service, waited: float) -> bool:
-    """Logs the newest errors of the unit's journal, what they mean and what to do about it."""
+def explain(remote: Remote, service: Service, waited: float) -> bool:
+    """Logs the newest errors of the unit's journal, what they mean and what to do about it; False."""
     newest = f"journalctl --quiet --no-pager --output=cat --lines=600 --since=-{waited + 5:.0f}s"
     text = remote.run(f"{newest} --unit={service.unit}").text
     lines = text.splitlines()

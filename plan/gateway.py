@@ -14,6 +14,8 @@ UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 USER = "bringup-gateway"
 DIRECTORY = "/etc/bringup/gateway"
 CACHE = "/var/cache/bringup/gateway"
+# NAME.conf in it turns the front to a second server; gone with the boot, like that server.
+SWITCHES = "/run/bringup/front"
 # Ubuntu 22.04 and Debian 11 build nginx in flavours, of which only this one has what the key check needs;
 # newer ones build it once.
 FLAVOURED = {"ubuntu20.04": "nginx-extras", "ubuntu22.04": "nginx-extras", "debian11": "nginx-extras"}

@@ -16,6 +16,7 @@ from plan.nvidia_plan import DriverPlan
 from plan.packages import Tool
 from plan.probe import Probe
 from plan.probe_ollama import whole_name
+from plan.replacing import Replacing
 from plan.sources import Addresses
 
 CONDA_PREFIX = "/opt/bringup/conda"
@@ -262,6 +263,16 @@ class ServicePlan:
     stop_timeout_seconds: int = 0
     memory: MemoryFit | None = None
     unproven: tuple[str, ...] = ()
+    replacing: Replacing | None = None
+
+    @property
+    def second(self) -> "ServicePlan | None":
+        """The server that answers while this one is replaced; None where the old one is stopped first."""
+        way = self.replacing
+        if way is None or way.port is None:
+            return None
+        environment = {**self.environment, **way.variables}
+        return dataclasses.replace(self, inner_port=way.port, environment=environment, replacing=None)
 
     @property
     def unit(self) -> str:

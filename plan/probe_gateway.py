@@ -16,6 +16,7 @@ class InstalledGateway:
         certificate: its own certificate as PEM; None when there is none.
         ends_soon: whether that ends within thirty days.
         ports: on which it is configured to listen.
+        switches: services that it can be turned away from, to a second server of the same.
         names: what that was made out to, one a line.
     """
 
@@ -26,6 +27,7 @@ class InstalledGateway:
     ends_soon: bool = False
     names: str = ""
     ports: frozenset[int] = frozenset()
+    switches: frozenset[str] = frozenset()
 
     @property
     def fingerprint(self) -> str | None:
@@ -47,6 +49,7 @@ def parse(blocks: Mapping[str, list[str]]) -> InstalledGateway:
         certificate=certificate or None,
         ends_soon="ends_soon" in found,
         ports=frozenset(int(port) for port in found.get("port", ())),
+        switches=frozenset(found.get("switch", ())),
         names="".join(f"{line}\n" for line in found.get("name", ())),
     )
 

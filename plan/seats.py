@@ -85,7 +85,7 @@ class Seats:
             self.taken[gpu] = self.taken.get(gpu, 0.0) + share
             self.holders.setdefault(gpu, []).append(name)
         if not self.machine.gpus:
-            self.memory_taken_gib += _host_gib(decision)
+            self.memory_taken_gib += host_gib(decision)
         taken = replace(seat, gpus=chosen)
         self.given[name] = taken
         return taken
@@ -152,7 +152,7 @@ class Seats:
         return f"serve.{name}.gpus: wants {wanted}, {left}{f' ({held})' if held else ''}. {fix}"
 
 
-def _host_gib(decision: Decision) -> float:
+def host_gib(decision: Decision) -> float:
     """What a server without a GPU takes of the host's memory."""
     if decision.engine != "vllm":
         return decision.memory.weights_gib if decision.memory else 0.0

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from packaging.version import Version
 
-from plan import ollama_service, parsers, start
+from plan import ollama_service, parsers, replacing, start
 from plan.answer import Decision
 from plan.errors import PlanError
 from plan.host import BYTECODE, EnvironmentPlan, ServicePlan
@@ -35,11 +35,13 @@ def plan_services(
         PlanError: the host has no address in the network to listen on.
     """
     ports = _ports(services)
+    others = set(_held_by_others(probe))
+    seconds = _free(replacing.FIRST_PORT, {*ports.values(), *others})
     address = _address(settings.access.listen, probe) if services else "127.0.0.1"
     fronted = not ipaddress.ip_address(address).is_loopback
     for (name, service), inner_port in zip(
         sorted(services.items()),
-        _free(FIRST_INNER_PORT, {*ports.values(), *_held_by_others(probe)}),
+        _free(FIRST_INNER_PORT, {*ports.values(), *others}),
         strict=False,
     ):
         decision = decisions[name]
@@ -70,6 +72,7 @@ def plan_services(
             fronted=fronted,
             tls=fronted and settings.access.tls == "on",
             stop_timeout_seconds=DRAIN_SECONDS,
+            replacing=replacing.decide(name, seats, decision, probe, fronted, next(seconds)),
         )
 
 

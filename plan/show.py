@@ -67,7 +67,7 @@ def rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
         yield (
             f"serve.{service.name}",
             _service(service),
-            "key required" if service.needs_key else "loopback only",
+            _reach(service),
         )
     if plan.gateway:
         yield "front", *_front(plan.gateway)
@@ -78,6 +78,15 @@ def rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
         yield "remove", removed, "state: absent"
     for unused in (*plan.ollama.removed_tags, *plan.ollama.removed_paths) if plan.ollama else ():
         yield "remove", unused, "nothing uses it any more"
+
+
+def _reach(service: ServicePlan) -> str:
+    reach, way = "key required" if service.needs_key else "loopback only", service.replacing
+    if way is None:
+        return reach
+    if way.port:
+        return f"{reach}; a changed one answers before this one goes"
+    return f"{reach}; stopped before a changed one starts: {way.because}"
 
 
 def _front(gateway: GatewayPlan) -> tuple[str, str]:

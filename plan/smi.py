@@ -57,6 +57,17 @@ def parse(xml_text: str) -> SmiReport:
     return SmiReport(driver, _cuda_version(root), tuple(_gpu(element) for element in root.findall("gpu")))
 
 
+def memory_use_mib(xml_text: str) -> tuple[tuple[int, int], ...]:
+    """Of every GPU what is in use of its memory, and what there is; one that does not say is in full use."""
+    try:
+        elements = _root(xml_text).findall("gpu")
+    except ProbeError:
+        return ()
+    paths = ("fb_memory_usage/used", "fb_memory_usage/total")
+    found = [[_mebibytes(_text(element, path)) for path in paths] for element in elements]
+    return tuple((total if used is None else used, total) for used, total in ((u, t or 0) for u, t in found))
+
+
 def _root(xml_text: str) -> ElementTree.Element:
     # An output declares its document type but never entities of its own; one that does is no output.
     if "<!ENTITY" in xml_text:

@@ -19,7 +19,7 @@ STATE_FILE = "/etc/bringup/state"
 # What follows from a moment rather than from the settings: what is still to be removed, reasons, figures, and
 # what the host is called.
 _OF_THE_MOMENT = frozenset(
-    {"host", "fingerprint", "renew", "why", "warnings", "driver", "hardware", "os", "memory"}
+    {"host", "fingerprint", "renew", "why", "warnings", "driver", "hardware", "os", "memory", "replacing"}
 )
 
 

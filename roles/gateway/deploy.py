@@ -19,7 +19,7 @@ from ops.render import render
 from ops.waiting import say
 from plan import apt, probe_gateway
 from plan import secrets as secret
-from plan.gateway import CACHE, DIRECTORY, UNIT, UNIT_FILE, USER, GatewayPlan
+from plan.gateway import CACHE, DIRECTORY, SWITCHES, UNIT, UNIT_FILE, USER, GatewayPlan
 from plan.host import HostPlan
 from plan.probe import Probe
 from plan.secrets import Secrets
@@ -167,6 +167,7 @@ def configuration_text(gateway: GatewayPlan, api_key: str) -> str:
         gateway=gateway,
         directory=DIRECTORY,
         cache=CACHE,
+        switches=SWITCHES,
         salt=salt,
         digest=base64.urlsafe_b64encode(digest).decode().rstrip("="),
         problem=_problem,

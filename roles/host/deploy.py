@@ -5,7 +5,7 @@ from collections.abc import Generator
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from ops import files, packages, task, units
+from ops import beside, files, packages, task, units
 from ops import stamp as stamping
 from plan import apt
 from plan.host import BYTECODE, HostPlan
@@ -25,6 +25,7 @@ def clear(plan: HostPlan, probe: Probe) -> None:
             seen=probe.units,
             name="Remove services no longer wanted",
         )
+        beside.remove_second(unit=unit, probe=probe)
 
 
 def prepare(plan: HostPlan, probe: Probe) -> None:

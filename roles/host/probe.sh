@@ -191,6 +191,7 @@ if [ -x /usr/sbin/nginx ]; then
     echo nginx; case $(/usr/sbin/nginx -V 2>&1) in *http_secure_link_module*) echo secure_link ;; esac
 fi
 sed -n 's/^ *listen .*:\([0-9]*\).*;$/port \1/p' /etc/bringup/gateway/nginx.conf 2>/dev/null
+sed -n 's#^ *include /run/bringup/front/\(.*\)\.con\[f\];$#switch \1#p' /etc/bringup/gateway/nginx.conf 2>/dev/null
 certificate=/etc/bringup/gateway/own-certificate.pem
 if [ -f "$certificate" ]; then
     sed 's/^/certificate /' "$certificate"; sed 's/^/name /' /etc/bringup/gateway/own-names 2>/dev/null

@@ -1,10 +1,11 @@
 """Ollama services: one server each behind loopback, active only when its model has answered."""
 
 import shlex
+from functools import partial
 
 from pyinfra.context import host
 
-from ops import download, files, task, units
+from ops import beside, download, files, task, units
 from ops.render import render
 from plan.archives import OLLAMA_ROOT, Archive
 from plan.host import OLLAMA_STORES, USER, CreatedPlan, HostPlan, OllamaPlan, ServicePlan, TagPlan
@@ -168,25 +169,7 @@ def _pull(ollama: OllamaPlan, archive: Archive, missing: list[TagPlan]) -> task.
 
 def _services(plan: HostPlan, probe: Probe) -> None:
     for service in host.loop([service for service in plan.services if service.engine == "ollama"]):
-        unit = files.write(
-            files=[files.File(f"/etc/systemd/system/{service.unit}", unit_text(plan, service))],
-            seen=probe.paths,
-            keep=units.PREVIOUS,
-            name="Write the Ollama unit",
-        )
-        units.serving(
-            service=units.Service(
-                service.unit,
-                f"service {service.name}",
-                service.start_timeout_seconds + 90,
-                setting=f"serve.{service.name}",
-                previous=f"{units.PREVIOUS}/{service.unit}",
-            ),
-            seen=probe.units,
-            because=[unit],
-            restart=not service.model.there(probe),
-            name="Serve the model",
-        )
+        beside.serve(beside.change(service, partial(unit_text, plan)), service, probe)
 
 
 def unit_text(plan: HostPlan, service: ServicePlan) -> str:

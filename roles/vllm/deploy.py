@@ -1,10 +1,12 @@
 """vLLM services: one systemd unit each, active only when the model has answered."""
 
+from functools import partial
+
 from pyinfra.api.operation import OperationMeta
 from pyinfra.context import host
 
+from ops import beside, files, task, units
 from ops import environment as packages
-from ops import files, task, units
 from ops.render import render
 from plan import operator_flags
 from plan.host import BYTECODE, USER, EnvironmentPlan, HostPlan, ServicePlan
@@ -36,28 +38,9 @@ def serve(plan: HostPlan, probe: Probe, installed: OperationMeta | None) -> None
         name="Write the readiness check",
     )
     for service in host.loop([service for service in plan.services if service.engine == "vllm"]):
-        unit = files.write(
-            files=[
-                files.File(f"/etc/systemd/system/{service.unit}", unit_text(plan, plan.environment, service))
-            ],
-            seen=probe.paths,
-            check=_flags_check(plan.environment, service, runs=service.unit in probe.units),
-            keep=units.PREVIOUS,
-            name="Write the vLLM unit",
-        )
-        units.serving(
-            service=units.Service(
-                service.unit,
-                f"service {service.name}",
-                service.start_timeout_seconds + 60,
-                setting=f"serve.{service.name}",
-                previous=f"{units.PREVIOUS}/{service.unit}",
-            ),
-            seen=probe.units,
-            because=[unit, *reasons],
-            restart=not service.model.there(probe),
-            name="Serve the model",
-        )
+        check = _flags_check(plan.environment, service, runs=service.unit in probe.units)
+        text = partial(unit_text, plan, plan.environment)
+        beside.serve(beside.change(service, text, check), service, probe, because=reasons)
 
 
 def _flags_check(environment: EnvironmentPlan, service: ServicePlan, runs: bool) -> str | None:

@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -27,18 +27,20 @@ LAB = Lab.from_environment()
 ADDRESS = f"{LAB.prefix}.11"
 CHAT, SECOND = 8000, 8001
 TINY = {"flags": {"kv-cache-memory-bytes": 64 * 1024**2}, "max_model_len": 2048}
+GONE: dict[str, object] = {"state": "absent"}
 # vLLM on two shared cores: a start takes about 40 s when nothing else runs
 START_SECONDS = 400
 
 
 def change(
-    *options: str, second: bool = True, chat: dict[str, object] | None = None, **access: object
+    *options: str,
+    second: dict[str, object] | None = None,
+    chat: dict[str, object] | None = None,
+    **access: object,
 ) -> Run:
-    """A run for the one host, with TLS, and a second service with the same model unless it shall go."""
+    """A run for the one host, with TLS, and a second service with the same model."""
     model = json.loads((LAB.hubs / "sources.json").read_text())["model"]
-    serve: dict[str, object] = {
-        "second": {"model": model, "served_name": "second", **TINY} | ({} if second else {"state": "absent"})
-    }
+    serve: dict[str, object] = {"second": {"model": model, "served_name": "second"} | TINY | (second or {})}
     if chat:
         serve["chat"] = chat
     data = [f"serve={json.dumps(serve)}", f"access={json.dumps({'tls': 'on'} | access)}"]
@@ -54,7 +56,7 @@ def well(run: Run) -> Run:
 def both(bare_hosts: None) -> Iterator[Run]:
     """The run after which two services are there; the host is left with one, without TLS."""
     yield well(change("--json"))
-    well(change(second=False, tls="off"))
+    well(change(second=GONE, tls="off"))
 
 
 def key() -> str:
@@ -195,12 +197,6 @@ def _closed(connection: ssl.SSLSocket) -> bool:
         return True
 
 
-def test_the_key_is_not_in_what_the_deploy_says_however_much_it_says(both: Run) -> None:
-    run = well(change("-vvv", requests_per_second=99))
-    assert "systemctl reload bringup-gateway" in run.output + run.errors
-    assert key() not in run.output + run.errors
-
-
 async def _stream(http: httpx.AsyncClient, model: str, number: int) -> str:
     """ "whole", or why not; a stream that ends early without an error is neither."""
     question = {"model": model, "max_tokens": 48, "stream": True, "prompt": f"{number}", "ignore_eos": True}
@@ -219,19 +215,65 @@ async def _stream(http: httpx.AsyncClient, model: str, number: int) -> str:
     )
 
 
-async def _two_hundred(disturb: list[str]) -> list[str]:
-    """200 streams at once; `disturb` runs when they are under way."""
-    trust = ssl.create_default_context(cadata=certificate())
-    limits = httpx.Limits(max_connections=None)
-    headers = {"Authorization": f"Bearer {key()}"}
-    async with httpx.AsyncClient(
+def many() -> httpx.AsyncClient:
+    """A client of the second service that opens as many connections as it needs."""
+    return httpx.AsyncClient(
         base_url=f"https://{ADDRESS}:{SECOND}",
-        headers=headers,
-        verify=trust,
+        headers={"Authorization": f"Bearer {key()}"},
+        verify=ssl.create_default_context(cadata=certificate()),
         trust_env=False,
         timeout=300,
-        limits=limits,
-    ) as http:
+        limits=httpx.Limits(max_connections=None),
+    )
+
+
+async def _while_streaming(work: Callable[[], Run]) -> tuple[Run, list[str]]:
+    """A run during which streams follow one another, a few at once, and how each of them ended."""
+    ended: list[str] = []
+    async with many() as http:
+        run = asyncio.create_task(asyncio.to_thread(work))
+
+        async def ask(number: int) -> None:
+            while not run.done():
+                ended.append(await _stream(http, "second", number))
+                await asyncio.sleep(1)
+
+        await asyncio.gather(*(ask(number) for number in range(3)))
+        return await run, ended
+
+
+@pytest.fixture(scope="module")
+def replaced(both: Run) -> tuple[Run, list[str]]:
+    """The run that changes the second service and the front, while clients stream, and how they fared."""
+    changed: dict[str, object] = {"max_model_len": 1024}
+    return asyncio.run(_while_streaming(lambda: change("-vvv", second=changed, requests_per_second=99)))
+
+
+def test_a_changed_service_answers_before_the_old_one_goes_and_no_stream_breaks(
+    replaced: tuple[Run, list[str]],
+) -> None:
+    run, streams = replaced
+    well(run)
+    assert "the new one starts beside the one that serves" in run.output + run.errors
+    assert set(streams) == {"whole"}
+    assert len(streams) > 20
+    with client(SECOND) as http:
+        assert http.get("/v1/models").json()["data"][0]["max_model_len"] == 1024
+    left = on(HOST, "ls /run/bringup/front; ls /run/systemd/system | grep second; ss -Hltn | grep :1900")
+    assert left == ""
+
+
+def test_the_key_is_not_in_what_the_deploy_says_however_much_it_says(
+    replaced: tuple[Run, list[str]],
+) -> None:
+    said = well(replaced[0]).output + replaced[0].errors
+    assert "systemctl reload bringup-gateway" in said
+    assert key() not in said
+
+
+async def _two_hundred(disturb: list[str]) -> list[str]:
+    """200 streams at once; `disturb` runs when they are under way."""
+    async with many() as http:
         streams = [asyncio.create_task(_stream(http, "second", number)) for number in range(200)]
         await asyncio.sleep(1)
         done = await asyncio.to_thread(on, HOST, "; ".join(disturb))
@@ -272,7 +314,7 @@ def test_a_killed_server_and_a_killed_engine_serve_again_without_a_hand(both: Ru
 
 def test_a_service_that_shall_be_absent_goes_with_its_cache_and_the_other_is_not_touched(both: Run) -> None:
     before = main_process("chat")
-    well(change("--json", second=False))
+    well(change("--json", second=GONE))
     left = on(
         HOST,
         "ls -d /etc/systemd/system/vllm-second* /etc/bringup/previous/vllm-second* "
@@ -304,20 +346,21 @@ def test_damaged_weights_are_never_active_and_whole_ones_serve_after_a_reboot(bo
 
 def test_a_flag_that_this_vllm_lacks_is_refused_while_the_service_runs_on(both: Run) -> None:
     before = main_process("chat")
-    run = change(second=False, chat={"flags": {"no-such-flag": 1}})
+    run = change(second=GONE, chat={"flags": {"no-such-flag": 1}})
     assert run.code == 1
     assert "this vLLM takes no --no-such-flag: correct serve.chat.flags" in run.output + run.errors
     assert (main_process("chat"), answers()) == (before, True)
 
 
-def test_what_does_not_serve_is_put_back(both: Run) -> None:
+def test_what_does_not_serve_beside_the_old_one_leaves_that_alone(both: Run) -> None:
     unit = "cat /etc/systemd/system/vllm-chat.service"
-    before = on(HOST, unit)
+    before = (on(HOST, unit), main_process("chat"))
     # the flag is there, so only a start shows that its value is wrong
-    run = change(second=False, chat={"flags": {"load-format": "nonsense"}})
+    run = change(second=GONE, chat={"flags": {"load-format": "nonsense"}})
     said = run.output + run.errors
     assert run.code == 1
     assert re.search(r"service chat: does not serve after \d+ s", said), said[-3000:]
     assert "load-format" in said
-    assert "the old one is put back" in said
-    assert (on(HOST, unit), state("chat"), answers()) == (before, "active", True)
+    assert "the one that serves goes on" in said
+    assert (on(HOST, unit), main_process("chat")) == before
+    assert (state("chat"), answers()) == ("active", True)
