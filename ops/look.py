@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
+from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 
 from ops.model_facts import facts_for
 from ops.planning import layers
-from plan import model_facts, settings
+from ops.remote import Remote
+from plan import apt_closure, model_facts, settings
 from plan.errors import PlanError
 from plan.lock_command import LOOK_FOLDER
 from plan.probe import parse
@@ -28,4 +30,6 @@ def write_down(host: Host, probe: str) -> None:
         facts = model_facts.text(wanted, facts_for(wanted, parse(probe))) or ""
     except PlanError as error:
         problems = error.sentences
-    Seen(host.name, data, probe, facts, tuple(problems)).save(Path(os.environ[LOOK_FOLDER]))
+    asked, output = host.run_shell_command(StringCommand(apt_closure.QUESTION), **Remote.own(host))
+    packages = str(output.stdout) if asked else ""
+    Seen(host.name, data, probe, facts, tuple(problems), packages).save(Path(os.environ[LOOK_FOLDER]))

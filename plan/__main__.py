@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from plan import arguments, explain, lock_command, models, smi
+from plan import arguments, bundle_command, explain, lock_command, models, smi
 from plan.answer import Decision, Machine, MemoryFit, Refusal, Wish
 from plan.arguments import BAD_INPUT, Parser
 from plan.checkpoint import from_directory
@@ -27,7 +27,14 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     parser = arguments.parser()
     options = parser.parse_args(argv)
-    commands = {"explain": _explain, "fit": _fit, "parse-smi": _parse_smi, "lock": _lock, "diff": _diff}
+    commands = {
+        "explain": _explain,
+        "fit": _fit,
+        "parse-smi": _parse_smi,
+        "lock": _lock,
+        "diff": _diff,
+        "bundle": _bundle,
+    }
     try:
         return commands[options.command](options, parser)
     except PlanError as error:
@@ -164,6 +171,10 @@ def _lock(options: argparse.Namespace, _: Parser) -> int:
 
 def _diff(options: argparse.Namespace, _: Parser) -> int:
     return lock_command.diff(options)
+
+
+def _bundle(options: argparse.Namespace, _: Parser) -> int:
+    return bundle_command.collect(options)
 
 
 def _run() -> int:

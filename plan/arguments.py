@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from plan import compat, gpus, hub
+from plan import bundle, compat, gpus, hub
 from plan.gpus import Gpu
 
 MOST_GPUS = 64
@@ -141,6 +141,7 @@ def parser() -> Parser:
     diff = commands.add_parser("diff", help="what changed between two locks")
     diff.add_argument("old", metavar="OLD.lock")
     diff.add_argument("new", metavar="NEW.lock")
+    _bundle(commands.add_parser("bundle", help="collect what a lock names, for hosts without a way out"))
     smi = commands.add_parser("parse-smi", help="what the probe makes of a saved `nvidia-smi -q -x`")
     smi.add_argument("file", metavar="FILE", help="the saved output; - reads standard input")
     _json(smi)
@@ -159,6 +160,15 @@ def _lock(command: argparse.ArgumentParser) -> None:
         metavar="PACKAGE",
         help="move this to its newest, or NAME==VERSION; a model's id; vllm, torch, python, ollama",
     )
+
+
+def _bundle(command: argparse.ArgumentParser) -> None:
+    add: Any = command.add_argument
+    add("lock", metavar="LOCK", help="as `python -m plan lock` wrote it: inventories/prod.lock")
+    add("folder", metavar="OUT", help="the directory to collect it in; a later run goes on there")
+    kinds = ", ".join(bundle.KINDS)
+    add("--only", action="append", choices=bundle.KINDS, metavar="KIND", help=f"repeatable; {kinds}")
+    add("--sizes", action="store_true", help="say how large it will be, and fetch nothing")
 
 
 def _json(command: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from plan import checkpoint
+from plan import checkpoint, places
 from plan.errors import PlanError
 from plan.models import ModelFacts
 
@@ -80,6 +80,20 @@ class Hub:
             return [file for file in files if file.get("Type") != "tree"]
         except (ValueError, KeyError, TypeError):
             raise PlanError([f"{self._endpoint}: its file list of {model_id} is no such list."]) from None
+
+    def commit(self, model_id: str) -> str:
+        """The commit that the revision is now.
+
+        Raises:
+            PlanError: the hub cannot be reached, or does not say.
+        """
+        question = places.question(places.Place("modelscope", ""), model_id, self._revision)
+        found = places.commit(places.Place("modelscope", ""), self._get(question, model_id).text)
+        if found is None:
+            raise PlanError(
+                [f"{self._endpoint}: does not say which commit {self._revision} of {model_id} is."]
+            )
+        return found
 
     def _fetch(self, model_id: str, path: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` (exclusive) of a file; a server that ignores ranges is cut off."""

@@ -29,6 +29,7 @@ Distribution = Annotated[
 WheelFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!%-]{0,250}\.whl$")]
 CondaHash = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|[0-9a-f]{32,64})$")]
 CondaFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~%+/:=@!-]+\.(conda|tar\.bz2)$")]
+PackageFile = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9._+~%-]{0,250}\.(deb|rpm)$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{0,400}$")]
 
 
@@ -107,6 +108,21 @@ class Model(Section):
     files: dict[Word, File]
 
 
+class Package(Section):
+    """A package of the distribution, as its mirror has it; `size` in bytes."""
+
+    url: Url
+    size: int
+    sha256: Sha256
+
+
+class Packages(Section):
+    """What roles install from the distribution, with all that it needs on a bare system: file -> package."""
+
+    made_by: Word
+    files: dict[PackageFile, Package]
+
+
 class Archive(Section):
     """Ollama's release archive of one architecture."""
 
@@ -122,6 +138,7 @@ class Host(Section):
     models: list[Word] = Field(default_factory=list)
     ollama: Word | None = None
     driver: Word | None = None
+    packages: Word | None = None
 
 
 class Lock(Section):
@@ -132,6 +149,7 @@ class Lock(Section):
     stack: dict[Word, Stack] = Field(default_factory=dict)
     ollama: dict[Word, Archive] = Field(default_factory=dict)
     model: dict[Word, Model] = Field(default_factory=dict)
+    packages: dict[Word, Packages] = Field(default_factory=dict)
 
 
 def path_of(inventory: Path) -> Path:
@@ -182,6 +200,8 @@ def _missing(lock: Lock) -> Iterator[str]:
         if host.ollama is not None and host.ollama not in lock.ollama:
             yield f'ollama."{host.ollama}"'
         yield from (f'model."{name}"' for name in host.models if name not in lock.model)
+        if host.packages is not None and host.packages not in lock.packages:
+            yield f'packages."{host.packages}"'
 
 
 def render(lock: Lock, inventory: str) -> str:
@@ -201,6 +221,9 @@ def _lines(lock: Lock, inventory: str) -> Iterator[str]:
         yield from _table(f"ollama.{_text(name)}", archive.model_dump(exclude_none=True))
     for name, model in sorted(lock.model.items()):
         yield from _table(f"model.{_text(name)}", model.model_dump(exclude_none=True), ("files",))
+    for name, packages in sorted(lock.packages.items()):
+        ordered = packages.model_dump() | {"files": dict(sorted(packages.model_dump()["files"].items()))}
+        yield from _table(f"packages.{_text(name)}", ordered, ("files",))
     for name, stack in sorted(lock.stack.items()):
         plain = stack.model_dump(exclude_none=True)
         if not plain["instead_of"]:

@@ -51,10 +51,10 @@ def _known(upgrades: list[str], old: Lock | None) -> None:
     for name in (one.partition("==")[0] for one in upgrades):
         stacks = old.stack.values() if old else ()
         models = [key.partition("@")[0] for key in old.model] if old else []
-        special = {"python", "ollama", *models}
+        special = {"python", "ollama", "packages", *models}
         if name not in special and not any(name in stack.versions for stack in stacks):
             raise SettingsError(
-                [f"--upgrade: the lock has no {name}. Name a package, a model, python or ollama."]
+                [f"--upgrade: the lock has no {name}. Name a package, a model, python, ollama or packages."]
             )
 
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from plan import compat, locking, uv
+from plan import apt_closure, compat, locking, uv
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan
-from plan.lock import Archive, Host, Installer, Lock, Model, Stack, Uv
+from plan.lock import Archive, Host, Installer, Lock, Model, Packages, Stack, Uv
+from plan.places import COMMIT
 from plan.probe import Probe
 from plan.seen import Seen
 from plan.settings import Settings
@@ -204,6 +205,7 @@ class _Work:
         archives: dict[str, Archive] = {}
         models: dict[str, Model] = {}
         stacks: dict[str, Stack] = {}
+        packages: dict[str, Packages] = {}
         for name, wish in self.wishes.items():
             if wish.stack:
                 stacks[wish.stack] = self.stacks[wish.stack]
@@ -212,9 +214,29 @@ class _Work:
                 file = archive.urls[0].rpartition("/")[2]
                 archives[ollama] = Archive(made_by="plan/ollama.toml", file=file, sha256=archive.sha256)
             found = self._models(wish.plan, models, model) if model else []
-            hosts[name] = Host(stack=wish.stack, ollama=ollama, models=found, driver=_driver(wish.plan))
-        lock = Lock(hosts=hosts, stack=stacks, ollama=archives, model=models)
+            hosts[name] = Host(
+                stack=wish.stack,
+                ollama=ollama,
+                models=found,
+                driver=_driver(wish.plan),
+                packages=self._packages(wish.seen, packages),
+            )
+        lock = Lock(hosts=hosts, stack=stacks, ollama=archives, model=models, packages=packages)
         return Made(self._with_unplanned(lock), tuple(self._notes()), tuple(self.problems))
+
+    def _packages(self, seen: Seen, known: dict[str, Packages]) -> str | None:
+        """The name of the distribution's packages of a host: those of the old lock, or as the host says."""
+        probe = seen.parsed()
+        name = f"{probe.os} {probe.architecture}"
+        there = self.old.packages.get(name) if self.old else None
+        if there and "packages" not in self.upgrades:
+            known[name] = there
+        elif name not in known and seen.packages.strip():
+            try:
+                known[name] = apt_closure.parse(seen.packages)
+            except PlanError as error:
+                self.notes.append(f"{seen.host}: not in the lock: {' '.join(error.sentences)}")
+        return name if name in known else None
 
     def _models(
         self, plan: HostPlan, models: dict[str, Model], model: Callable[[HostPlan, str], Model]
@@ -222,10 +244,11 @@ class _Work:
         names = locking.models(plan)
         for name in names:
             there = self.old.model.get(name) if self.old else None
-            kept = there if there and there.files and name.partition("@")[0] not in self.upgrades else None
+            moved = name.partition("@")[0] in self.upgrades
             if name not in models:
                 try:
-                    models[name] = kept or model(plan, name)
+                    kept = there if there and there.files and there.commit and not moved else None
+                    models[name] = kept or model(_unpinned(plan) if moved else plan, name)
                 except PlanError as error:
                     why = " ".join(error.sentences)
                     models[name] = Model(made_by="not listed by its hub", files={})
@@ -243,6 +266,8 @@ class _Work:
                 lock.stack.setdefault(entry.stack, self.old.stack[entry.stack])
             if entry.ollama:
                 lock.ollama.setdefault(entry.ollama, self.old.ollama[entry.ollama])
+            if entry.packages:
+                lock.packages.setdefault(entry.packages, self.old.packages[entry.packages])
             for name in entry.models:
                 lock.model.setdefault(name, self.old.model[name])
         return lock
@@ -256,6 +281,15 @@ class _Work:
                 if note not in said:
                     said.add(note)
                     yield note
+
+
+def _unpinned(plan: HostPlan) -> HostPlan:
+    """The plan with models of which the hub is asked what their revisions are now."""
+    models = tuple(
+        model if COMMIT.fullmatch(model.revision) else dataclasses.replace(model, commit="")
+        for model in plan.models
+    )
+    return dataclasses.replace(plan, models=models)
 
 
 def _vllm(wish: _Wish) -> str:

@@ -22,6 +22,8 @@ def listed(plan: HostPlan, name: str) -> Model:
     """
     model = next(one for one in plan.models if model_key(one.model, one.revision) == name)
     with Hub(model.endpoint, model.revision) as hub:
+        commit = model.commit or hub.commit(model.model)
+    with Hub(model.endpoint, commit) as hub:
         rows = hub.files(model.model)
     try:
         files = {
@@ -29,7 +31,6 @@ def listed(plan: HostPlan, name: str) -> Model:
             for row in sorted(rows, key=lambda row: str(row["Path"]))
             if not _NOT_DOWNLOADED.search(row["Path"])
         }
-        commit = model.revision if re.fullmatch(r"[0-9a-f]{40}", model.revision) else None
         return Model(made_by=f"file list of {model.endpoint}", commit=commit, files=files)
     except (KeyError, TypeError, ValidationError):
         raise PlanError(

@@ -28,6 +28,7 @@ class Seen:
         probe: the probe's text.
         facts: of models that are in no table, as the host keeps them; empty: what the probe says.
         problems: why nothing can be planned for it, in sentences.
+        packages: what its package manager said of what roles install; empty: it was not asked.
     """
 
     host: str
@@ -35,6 +36,7 @@ class Seen:
     probe: str = field(repr=False)
     facts: str = ""
     problems: tuple[str, ...] = ()
+    packages: str = field(default="", repr=False)
 
     def save(self, folder: Path) -> None:
         """Writes it down; only its owner may read it."""

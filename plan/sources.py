@@ -15,6 +15,8 @@ from plan.sections import Sources
 # Built against one torch build each: from another index they bring another CUDA, and fail at import.
 TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 
+CONDA_FORGE = "https://conda.anaconda.org/conda-forge"
+
 
 @dataclass(frozen=True)
 class Addresses:
@@ -93,7 +95,7 @@ def addresses(sources: Sources, stack: Decision) -> Addresses:
         version, _, variant = public.partition("+")
         only_from["vllm"] = f"{base}/{version}/{variant}" if base else stack.vllm_index
     return Addresses(
-        conda_channel=address(sources, "conda_channel") or "https://conda.anaconda.org/conda-forge",
+        conda_channel=address(sources, "conda_channel") or CONDA_FORGE,
         wheels=address(sources, "wheels"),
         wheels_extra=tuple(sources.wheels_extra),
         wheels_links=tuple(sources.wheels_links),

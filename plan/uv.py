@@ -21,7 +21,9 @@ from plan.host import EnvironmentPlan
 from plan.lock import Wheel
 
 # A cold cache fetches the metadata of some two hundred wheels.
-_TIMEOUT_SECONDS = 900
+TIMEOUT_SECONDS = 900
+# Nothing from files of whoever runs this.
+VARIABLES = {"UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS": "1"}
 Closure = dict[str, list[Wheel]]
 
 
@@ -60,7 +62,7 @@ def closure(
             (scratch / "pylock.toml").write_text(_preferences(preferred))
         done = _run(scratch, environment, platform, [name for name, pin in moved.items() if not pin])
         if done.returncode:
-            raise UnresolvableError([_sentence(done.stderr)])
+            raise UnresolvableError([sentence(done.stderr)])
         return _wheels(tomli.loads((scratch / "pylock.toml").read_text()))
 
 
@@ -79,34 +81,38 @@ def _preferences(preferred: Mapping[str, str]) -> str:
     return "\n".join([*lines, ""])
 
 
+def command() -> list[str]:
+    """uv's own command: the one beside this Python, or the machine's."""
+    beside = Path(sys.executable).with_name("uv")
+    return [str(beside) if beside.exists() else shutil.which("uv") or "uv"]
+
+
 def _run(
     folder: Path, environment: EnvironmentPlan, platform: str, upgrades: list[str]
 ) -> subprocess.CompletedProcess[str]:
-    beside = Path(sys.executable).with_name("uv")
-    command = [str(beside) if beside.exists() else shutil.which("uv") or "uv", "pip", "compile"]
-    command += ["--quiet", "--all-extras", "--no-header", "--no-annotate", "--only-binary", ":all:"]
-    command += ["--python-version", environment.python, "--python-platform", platform]
-    command += ["--constraint", "constraints.txt", "--format", "pylock.toml"]
-    command += [word for name in upgrades for word in ("--upgrade-package", name)]
-    command += [*environment.addresses.index_options, "--output-file", "pylock.toml", "pyproject.toml"]
-    variables = os.environ | {"UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_SYSTEM_CERTS": "1"}
+    line = [*command(), "pip", "compile"]
+    line += ["--quiet", "--all-extras", "--no-header", "--no-annotate", "--only-binary", ":all:"]
+    line += ["--python-version", environment.python, "--python-platform", platform]
+    line += ["--constraint", "constraints.txt", "--format", "pylock.toml"]
+    line += [word for name in upgrades for word in ("--upgrade-package", name)]
+    line += [*environment.addresses.index_options, "--output-file", "pylock.toml", "pyproject.toml"]
     try:
         return subprocess.run(
-            command,
+            line,
             cwd=folder,
-            env=variables,
+            env=os.environ | VARIABLES,
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT_SECONDS,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise UnresolvableError([f"uv found no closure within {_TIMEOUT_SECONDS} s. Run again."]) from None
+        raise UnresolvableError([f"uv found no closure within {TIMEOUT_SECONDS} s. Run again."]) from None
     except OSError as error:
         raise PlanError([f"uv cannot be run: {error.strerror}. Run `make venv`."]) from None
 
 
-def _sentence(words: str) -> str:
+def sentence(words: str) -> str:
     """uv's explanation as one line."""
     line = re.sub(r"\s+", " ", re.sub(r"[│╰─▶×├]", " ", words)).strip()
     line = line.removeprefix("error: ").partition(" hint:")[0]

@@ -1,0 +1,35 @@
+"""What the hosts of an inventory have been given as settings, as JSON; no host is asked.
+
+python -m ops.inventory inventories/prod.py
+"""
+
+import json
+import sys
+
+
+def main() -> None:
+    """Prints host -> its merged sections, without what is pyinfra's own, which may hold passwords."""
+    from gevent.monkey import patch_all
+
+    patch_all()
+    from pyinfra.api.state import State
+    from pyinfra.context import ctx_state
+    from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
+
+    from plan import settings
+
+    ctx_state.set(State())
+    inventory = make_inventory(sys.argv[1])
+    found = {}
+    for host in inventory:
+        layers = [
+            inventory.get_data(),
+            *(inventory.get_group_data(group) for group in host.groups),
+            inventory.get_host_data(host.name),
+        ]
+        found[host.name] = settings.own(settings.merge(layers))
+    print(json.dumps(found, default=str))
+
+
+if __name__ == "__main__":
+    main()
