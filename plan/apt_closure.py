@@ -30,7 +30,7 @@ set -- -o Dir::State::Lists="$folder/lists" -o Dir::Cache="$folder" -o Dir::Stat
 apt-get -qq "$@" update >/dev/null
 apt-get -qq "$@" --assume-yes --no-install-recommends --print-uris install {" ".join(NAMES)}
 echo
-apt-get -qq "$@" --assume-yes --no-install-recommends --simulate install {" ".join(NAMES)} |
+apt-get -qq "$@" --assume-yes --no-install-recommends -s install {" ".join(NAMES)} |
     sed -n 's/^Inst \\([^ ]*\\) (\\([^ ]*\\).*/\\1=\\2/p' |
     xargs apt-cache "$@" show |
     grep -E '^(Filename|Size|SHA256):'
