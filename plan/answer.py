@@ -34,9 +34,9 @@ class Machine:
 class Wish:
     """What the operator wants. None: to be decided.
 
-    `driver_branches`: those that the driver may be of, in support or not; `driver_modules`: the flavour that
-    its kernel modules must have. `gpus`: how many of the host's GPUs the model may use. `tensor_parallel`
-    fixes how many share each layer.
+    `driver_branches`: those that the driver may be of, in support or not; `driver_version`: the very release
+    that it must be; `driver_modules`: the flavour that its kernel modules must have. `gpus`: how many of the
+    host's GPUs the model may use. `tensor_parallel` fixes how many share each layer.
     Of Ollama alone: `parallel` requests have a KV cache each, `spread` takes every GPU even if fewer suffice.
     """
 
@@ -50,6 +50,7 @@ class Wish:
     manage_driver: bool = True
     driver_branches: tuple[int, ...] | None = None
     driver_modules: str | None = None
+    driver_version: str | None = None
     gpus: int | None = None
     tensor_parallel: int | None = None
     max_model_len: int | None = None
@@ -83,7 +84,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class DriverChoice:
-    """The NVIDIA driver: kept (`version`) or to be installed (`branch`).
+    """The NVIDIA driver: kept (`version`) or to be installed (`branch`; `version` where a release is pinned).
 
     `modules`: "open" or "proprietary", the flavour of the kernel modules; None when a kept driver's flavour
     is not known. `repository`: NVIDIA's own name of the system's package repository, None where it has none.
@@ -95,6 +96,7 @@ class DriverChoice:
     modules: str | None = None
     fabric_manager: bool = False
     subnet_manager: bool = False
+    memory_exchange: bool = False
     repository: str | None = None
 
 

@@ -1,8 +1,8 @@
 """What an operator should know of a plan that can be carried out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from plan import burn_in, figures, gpu_health
+from plan import burn_in, figures, gpu_health, nvidia_mend
 from plan.answer import Decision
 from plan.burn_in import BurnInPlan
 from plan.gpus import Gpu
@@ -20,13 +20,13 @@ def warnings(
 ) -> tuple[str, ...]:
     """Sentences on the decisions, the GPUs' health and figures, and what is on the host besides."""
     found = (
-        *_of_host(settings, decisions, probe),
+        *_of_host(settings, tuple(decisions), probe),
         *burn_in.warnings(settings.burn_in, tested, cards, probe),
     )
     return tuple(dict.fromkeys(found))
 
 
-def _of_host(settings: Settings, decisions: Iterable[Decision], probe: Probe) -> Iterator[str]:
+def _of_host(settings: Settings, decisions: Sequence[Decision], probe: Probe) -> Iterator[str]:
     own_wheels = bool(settings.sources.wheels_links) and not settings.sources.vllm
     for decision in decisions:
         for warning in decision.warnings:
@@ -34,6 +34,8 @@ def _of_host(settings: Settings, decisions: Iterable[Decision], probe: Probe) ->
             if not (own_wheels and decision.vllm_index and decision.vllm_index in warning):
                 yield warning
     yield from gpu_health.warnings(probe)
+    yield from nvidia_mend.warnings(settings, probe)
+    yield from _of_rack(settings, decisions)
     yield from figures.warnings(probe.checks, environment_directory(settings.environment.name))
     planned = {f"{service.engine}-{name}.service" for name, service in settings.serve.items()}
     for unit in sorted(probe.units):
@@ -43,3 +45,13 @@ def _of_host(settings: Settings, decisions: Iterable[Decision], probe: Probe) ->
                 f"{unit} is on the host and not in the settings: it is left alone. "
                 f"Set serve.{name} with `state: absent` to remove it."
             )
+
+
+def _of_rack(settings: Settings, decisions: Sequence[Decision]) -> Iterator[str]:
+    """GPUs that could reach those of other hosts, and do not."""
+    racked = any(decision.driver and decision.driver.memory_exchange for decision in decisions)
+    if racked and settings.driver.managed and not settings.driver.imex_nodes:
+        yield (
+            "nvidia-imex is not started, and these GPUs reach those of other hosts of their rack only by it. "
+            "Set driver.imex_nodes where a model spans hosts."
+        )

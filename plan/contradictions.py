@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from plan import ollama_settings, operator_flags
 
 if TYPE_CHECKING:
-    from plan.sections import Settings
+    from plan.sections import Driver, Settings
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -32,6 +32,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
             seen[service.port] = name
     yield from ollama_settings.contradictions(settings)
     yield from _needed_and_absent(settings)
+    yield from _driver(settings.driver)
     sources = settings.sources
     if sources.ollama_sha256 and not sources.ollama_version:
         yield "sources.ollama_sha256: belongs to a version that is not named. Set sources.ollama_version."
@@ -64,6 +65,20 @@ def _reach(settings: Settings) -> Iterator[str]:
             ipaddress.ip_network(network, strict=False)
         except ValueError:
             yield f"access.{setting}: {network!r} is no address or network. Write one such as '10.1.0.9'."
+
+
+def _driver(driver: Driver) -> Iterator[str]:
+    """A release of another branch; addresses that are none."""
+    if driver.version and driver.branch and driver.version.partition(".")[0] != str(driver.branch):
+        yield (
+            f"driver.version: {driver.version} is not of branch {driver.branch}. Leave driver.branch out, or "
+            "set both alike."
+        )
+    for address in driver.imex_nodes:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            yield f"driver.imex_nodes: {address!r} is no address. Write one such as '10.1.0.11'."
 
 
 def _needed_and_absent(settings: Settings) -> Iterator[str]:

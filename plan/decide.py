@@ -156,7 +156,7 @@ def _machine(settings: Settings, probe: Probe) -> Machine:
     """The host as a decision sees it; without its driver it is one without GPUs."""
     absent = settings.driver.managed and settings.driver.state == "absent"
     return Machine(
-        gpus=() if absent else tuple(_gpus(probe)),
+        gpus=() if absent else tuple(_gpus(settings, probe)),
         driver=nvidia.present_release(probe),
         os=None if probe.glibc else probe.os,
         glibc=probe.glibc,
@@ -177,11 +177,12 @@ def _smi(probe: Probe) -> smi.SmiReport | None:
     return report if report.gpus else None
 
 
-def _gpus(probe: Probe) -> Iterator[Gpu]:
+def _gpus(settings: Settings, probe: Probe) -> Iterator[Gpu]:
     """Every GPU on the bus; one that the tables do not know is described by its driver."""
     report = _smi(probe)
     if report and len(report.gpus) >= len(probe.gpus):
-        yield from (_described(gpu) for gpu in report.gpus)
+        made_whole = settings.driver.mig == "off" and nvidia.manageable(settings, probe)
+        yield from (_described(gpu, made_whole) for gpu in report.gpus)
         return
     for device in probe.gpus:
         try:
@@ -197,11 +198,14 @@ def _uuids(probe: Probe) -> tuple[str, ...]:
     return tuple(name for name in names if name) if all(names) else ()
 
 
-def _described(gpu: smi.SmiGpu) -> Gpu:
+def _described(gpu: smi.SmiGpu, made_whole: bool) -> Gpu:
     """A GPU as its driver describes it."""
-    if gpu.mig:
+    if gpu.mig and not made_whole:
         raise PlanError(
-            [f"GPU {gpu.name}: is cut into MIG instances, which are not planned. Run `nvidia-smi -mig 0`."]
+            [
+                f"GPU {gpu.name}: is cut into MIG instances, which are not planned. Run `nvidia-smi -mig 0`, "
+                "or set driver.mig to off."
+            ]
         )
     try:
         return gpus.from_driver(

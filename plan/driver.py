@@ -12,6 +12,7 @@ LISTS_SOURCE = "README of NVIDIA/open-gpu-kernel-modules, per release"
 _FIRST_OPEN = Capability(7, 5)
 _FIRST_OPEN_ONLY = Capability(10, 0)
 _FIRST_SUBNET_MANAGER = Capability(10, 0)
+_FIRST_RACK = Capability(10, 0)
 
 
 def modules_for(gpus: Iterable[Gpu]) -> str | None:
@@ -52,8 +53,19 @@ def subnet_manager_needed(gpus: tuple[Gpu, ...]) -> bool:
     return fabric_manager_needed(gpus) and any(gpu.capability >= _FIRST_SUBNET_MANAGER for gpu in switched)
 
 
+def memory_exchange_needed(gpus: tuple[Gpu, ...]) -> bool:
+    """GPUs of an NVLink rack reach those of other hosts by NVIDIA's memory exchange service (IMEX).
+
+    Source: NVIDIA, MNNVL user guide: GB200 and GB300 NVL; the racks' switches have hosts of their own.
+    """
+    return any(gpu.grace and gpu.capability >= _FIRST_RACK for gpu in gpus)
+
+
 def planned(
-    machine: Machine, among: tuple[int, ...] | None = None, flavour: str | None = None
+    machine: Machine,
+    among: tuple[int, ...] | None = None,
+    flavour: str | None = None,
+    release: str | None = None,
 ) -> DriverChoice | tuple[Failure, ...]:
     """The driver to install on this host, or why no driver serves it.
 
@@ -61,6 +73,7 @@ def planned(
         machine: what the host is.
         among: branches that it may be of; None: any that is in support.
         flavour: what the kernel modules must be; None: what the cards need.
+        release: the very release, of one of these branches; None: the newest.
     """
     branch = installable_branch(machine.gpus, among)
     modules = modules_for(machine.gpus)
@@ -74,11 +87,13 @@ def planned(
     system = compat.system(machine.os) if machine.os else None
     return DriverChoice(
         action="install",
+        version=release,
         branch=branch.branch,
         modules=modules,
         repository=(system.repository or None) if system else None,
         fabric_manager=fabric_manager_needed(machine.gpus),
         subnet_manager=subnet_manager_needed(machine.gpus),
+        memory_exchange=memory_exchange_needed(machine.gpus),
     )
 
 
@@ -91,6 +106,7 @@ def kept(machine: Machine, driver: str) -> DriverChoice:
         modules=machine.modules,
         fabric_manager=fabric_manager_needed(machine.gpus),
         subnet_manager=subnet_manager_needed(machine.gpus),
+        memory_exchange=memory_exchange_needed(machine.gpus),
     )
 
 
@@ -132,6 +148,8 @@ def pinned_away(machine: Machine, driver: str, wish: Wish) -> Failure | None:
     if wish.driver_branches is not None and branch not in wish.driver_branches:
         wanted = " or ".join(str(number) for number in wish.driver_branches) or "none"
         return Failure(f"driver branch {wanted}", f"the host has {driver}", "the operator's pin")
+    if wish.driver_version not in (None, driver):
+        return Failure(f"driver {wish.driver_version}", f"the host has {driver}", "the operator's pin")
     if wish.driver_modules and machine.modules not in (None, wish.driver_modules):
         fact = f"the host has the {machine.modules} ones"
         return Failure(f"{wish.driver_modules} kernel modules", fact, "the operator's pin")

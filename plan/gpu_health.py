@@ -1,54 +1,163 @@
-"""What the driver and the kernel say of the health of the GPUs."""
+"""What the driver and the kernel say of the health of the GPUs, and what helps."""
 
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 
+from plan import tables
 from plan.probe import Probe
 
-# What a few Xid codes mean and what helps; the rest is named by its number.
-# Source: NVIDIA, "XID Errors" (docs.nvidia.com/deploy/xid-errors).
-_XIDS = {
-    13: "a program's fault: look at what ran",
-    31: "a program's fault: look at what ran",
-    43: "a program was stopped",
-    45: "a program was stopped",
-    48: "an uncorrectable memory error: reset or reboot, and watch the card",
-    63: "memory was remapped: reboot when it suits",
-    64: "memory could not be remapped: have the card replaced",
-    74: "an NVLink error: check the bridge or the switch",
-    79: "the GPU has fallen off the bus: reboot; if it stays, check seat, power and cooling",
-    94: "a contained memory error: restart what uses the GPU",
-    95: "an uncontained memory error: reset or reboot",
-    119: "the GPU's own processor does not answer: reboot",
-    120: "the GPU's own processor failed: reboot",
+# "reset": the GPU alone; "reboot": its host; "look": a person; the others: nothing is done to the card.
+Remedy = Literal["application", "none", "reset", "reboot", "look"]
+
+_XID = re.compile(r"Xid \(PCI:([0-9A-Fa-f:.]+)\): (\d+)(?:, (.*))?")
+# What this tool writes into the kernel log after a reset: the Xids before it are settled.
+_WAS_RESET = re.compile(r"bringup has reset GPU ([0-9A-Fa-f:.]+)")
+# What a driver from 570 on says is to be done, by `nvidia-smi` and in words and numbers by Xid 154.
+# Source: nvmlDeviceGpuRecoveryAction_t in NVIDIA's nvml.h, and public kernel logs.
+_RECOVERY: dict[str, Remedy] = {
+    **{"none": "none", "reset": "reset", "gpu reset": "reset", "drain and reset": "reset"},
+    **{"reboot": "reboot", "node reboot": "reboot", "drain p2p": "look"},
 }
+_CHANGED: dict[str, Remedy] = {"0": "none", "1": "reset", "2": "reboot", "3": "look", "4": "reset"}
+_CODE_OF_CHANGE = 154
+
+
+@dataclass(frozen=True)
+class Ailment:
+    """What ails a GPU.
+
+    Attributes:
+        gpu: its PCI address, `0000:3b:00.0`.
+        uuid: the driver's name of it; "" where the driver does not show it.
+        remedy: what helps.
+        fact: what is wrong, a clause without a full stop.
+    """
+
+    gpu: str
+    uuid: str
+    remedy: Remedy
+    fact: str
+
+    @property
+    def name(self) -> str:
+        """What nvidia-smi takes for it."""
+        return self.uuid or self.gpu
+
+
+def ailments(probe: Probe) -> tuple[Ailment, ...]:
+    """What ails the GPUs that a reset, a reboot or a person can help; the gravest of a GPU first."""
+    gpus = {_address(gpu.get("id") or ""): gpu for gpu in _gpus(probe.smi)}
+    found = [ailment for address, gpu in gpus.items() for ailment in _told(address, gpu, probe)]
+    if gpus and probe.driver:
+        lost = [device.address for device in probe.gpus if device.address not in gpus]
+        found += [Ailment(gpu, "", "reboot", f"nvidia-smi does not show it{_why(probe)}") for gpu in lost]
+    order = ("reboot", "reset", "look")
+    return tuple(sorted(found, key=lambda ailment: (ailment.gpu, order.index(ailment.remedy))))
+
+
+def _told(address: str, gpu: ElementTree.Element, probe: Probe) -> Iterator[Ailment]:
+    """What ails one GPU that the driver shows."""
+    uuid = _text(gpu, "uuid")
+    action = _text(gpu, "gpu_recovery_action")
+    remedy = _RECOVERY.get(action.lower())
+    if remedy in ("reset", "reboot", "look"):
+        yield Ailment(address, uuid, remedy, f"the driver asks for {action!r}")
+    if remedy is None:
+        # a driver that says nothing itself: what it logged since the boot, or since the last reset
+        for code, asked in xids(probe, address).items():
+            if asked in ("reset", "reboot"):
+                yield Ailment(address, uuid, asked, f"Xid {code}: {_meaning(code)}")
+    if any(_text(gpu, path).lower() == "yes" for path in _PENDING):
+        yield Ailment(address, uuid, "reset", "faulty memory waits to be taken out of use")
+    if any(_text(gpu, path).lower() == "yes" for path in _BEYOND_REPAIR):
+        yield Ailment(address, uuid, "look", "faulty memory could not be taken out of use")
+
+
+_PENDING = (
+    "remapped_rows/remapped_row_pending",
+    "retired_pages/pending_retirement",
+    "retired_pages/pending_blacklist",
+    "ecc_errors/channel_repair_pending",
+    "ecc_errors/tpc_repair_pending",
+)
+_BEYOND_REPAIR = ("remapped_rows/remapped_row_failure", "ecc_errors/unrepairable_memory")
+
+
+def xids(probe: Probe, address: str) -> dict[int, Remedy]:
+    """Code -> remedy, of what the kernel logged of this GPU since the boot, or since its last reset."""
+    found: dict[int, Remedy] = {}
+    for line in probe.nvidia.log:
+        done = _WAS_RESET.search(line)
+        if done and _same(done[1], address):
+            found.clear()
+        logged = _XID.search(line)
+        if logged and _same(logged[1], address):
+            found[int(logged[2])] = _remedy(int(logged[2]), logged[3] or "")
+    return found
+
+
+def _remedy(code: int, words: str) -> Remedy:
+    if code == _CODE_OF_CHANGE:
+        said = re.search(r" to 0x([0-9a-fA-F]+)", words)
+        return _CHANGED.get(said[1] if said else "", "look")
+    return _table()[code][0] if code in _table() else "none"
+
+
+def _meaning(code: int) -> str:
+    if code == _CODE_OF_CHANGE:
+        return "the driver has said what is to be done"
+    return _table()[code][1] if code in _table() else "see NVIDIA's list of Xid errors"
+
+
+@cache
+def _table() -> dict[int, tuple[Remedy, str]]:
+    return {row["code"]: (row["remedy"], row["meaning"]) for row in tables.read("xids")["xid"]}
 
 
 def warnings(probe: Probe) -> Iterator[str]:
-    """Sentences about Xid errors, a driver that does not answer, memory that waits for a reset, lost GPUs."""
-    yield from _xids(probe)
+    """Sentences about Xid errors, a driver that does not answer, and what ails each GPU."""
+    yield from _logged(probe)
     if probe.driver and probe.smi and not probe.smi.lstrip().startswith("<?xml"):
         words = probe.smi.strip().splitlines()[0].rstrip(".")
         yield f"Driver {probe.driver} is loaded, and nvidia-smi fails: {words}."
-    gpus = _gpus(probe.smi)
-    for gpu in gpus:
-        address = (gpu.get("id") or "?").lower().removeprefix("0000")
-        pending = [_text(gpu, path) for path in ("remapped_rows/remapped_row_pending", _RETIRED)]
-        if any(word.lower() == "yes" for word in pending):
-            yield f"GPU {address}: faulty memory waits to be taken out of use. Reboot the host when it suits."
-        if _text(gpu, "remapped_rows/remapped_row_failure").lower() == "yes":
-            yield f"GPU {address}: faulty memory could not be remapped. Have the card replaced."
+    for ailment in ailments(probe):
+        yield f"GPU {ailment.gpu}: {ailment.fact}. {_advice(ailment, probe)}"
+    for gpu in _gpus(probe.smi):
         if _text(gpu, "ecc_mode/current_ecc") != _text(gpu, "ecc_mode/pending_ecc"):
+            address = _address(gpu.get("id") or "?")
             yield f"GPU {address}: another ECC mode is set for the next boot. Reboot the host when it suits."
-    if gpus and len(gpus) < len(probe.gpus):
-        yield (
-            f"nvidia-smi shows {len(gpus)} of the {len(probe.gpus)} GPUs on the PCI bus"
-            f"{_why(probe)}. Reboot the host; if it stays, have the card looked at."
-        )
 
 
-_RETIRED = "retired_pages/pending_retirement"
+def _advice(ailment: Ailment, probe: Probe) -> str:
+    """What is left to do, after what was tried."""
+    if ailment.remedy == "look" or ailment.name in rebooted_in_vain(probe):
+        tried = "A reboot did not help. " if ailment.remedy != "look" else ""
+        return f"{tried}Have the card looked at."
+    if ailment.remedy == "reset" and ailment.name not in probe.nvidia.reset:
+        return "It has to be reset, or its host rebooted."
+    tried = "A reset did not help. " if ailment.remedy == "reset" else ""
+    return f"{tried}Reboot the host; if it stays, have the card looked at."
+
+
+def rebooted_in_vain(probe: Probe) -> frozenset[str]:
+    """GPUs for whose sake this tool rebooted the host, which ailed all the same afterwards."""
+    return frozenset(name for boot, name in probe.nvidia.rebooted_for if boot != probe.boot_id)
+
+
+def _logged(probe: Probe) -> Iterator[str]:
+    of_ailments = {ailment.fact.partition(":")[0] for ailment in ailments(probe)}
+    logged = [found for line in probe.nvidia.log if (found := _XID.search(line))]
+    codes = [int(found[2]) for found in logged]
+    for code in dict.fromkeys(codes):
+        times = f", {codes.count(code)} times" if codes.count(code) > 1 else ""
+        places = dict.fromkeys(_address(found[1]) for found in logged if int(found[2]) == code)
+        # what a reset has settled is no news, and what ails a GPU is said of that GPU
+        if f"Xid {code}" not in of_ailments and any(code in xids(probe, place) for place in places):
+            yield f"The kernel logged Xid {code} since boot{times}: {_meaning(code)}."
 
 
 def persistence(probe: Probe) -> bool | None:
@@ -57,16 +166,27 @@ def persistence(probe: Probe) -> bool | None:
     return "disabled" not in modes if modes & {"enabled", "disabled"} else None
 
 
-def _xids(probe: Probe) -> Iterator[str]:
-    codes = [int(m[1]) for line in probe.nvidia.log if (m := re.search(r"Xid \([^)]*\): (\d+)", line))]
-    for code in dict.fromkeys(codes):
-        times = f", {codes.count(code)} times" if codes.count(code) > 1 else ""
-        meaning = _XIDS.get(code, "see NVIDIA's list of Xid errors")
-        yield f"The kernel logged Xid {code} since boot{times}: {meaning}."
+def cut(probe: Probe) -> tuple[str, ...]:
+    """The driver's names of the GPUs that are cut into instances (MIG), now or from their next reset on."""
+    return tuple(
+        _text(gpu, "uuid")
+        for gpu in _gpus(probe.smi)
+        if "enabled" in (_text(gpu, f"mig_mode/{when}_mig").lower() for when in ("current", "pending"))
+    )
 
 
 def _why(probe: Probe) -> str:
     return f" (the kernel says: {probe.nvidia.log[-1]})" if probe.nvidia.log else ""
+
+
+def _address(text: str) -> str:
+    """`00000000:3B:00.0` of nvidia-smi and `0000:3b:00` of the kernel as the bus has them."""
+    domain, _, rest = text.lower().partition(":")
+    return f"{domain[-4:]}:{rest}" if "." in rest else f"{domain[-4:]}:{rest}.0"
+
+
+def _same(logged: str, address: str) -> bool:
+    return _address(logged) == address
 
 
 def _gpus(text: str) -> list[ElementTree.Element]:

@@ -7,6 +7,7 @@ from plan import nvidia_table as table
 from plan import sources
 from plan.answer import DriverChoice, Wish
 from plan.errors import PlanError
+from plan.nvidia_mend import in_the_way, mending
 from plan.nvidia_plan import DriverPlan, Repository
 from plan.nvidia_refusals import refusals
 from plan.nvidia_table import Names, System
@@ -16,6 +17,10 @@ from plan.sections import Settings
 
 _FOLDERS = {"x86_64": "x86_64", "aarch64": "sbsa"}
 PERSISTENCE, FABRIC = "nvidia-persistenced.service", "nvidia-fabricmanager.service"
+MEMORY_EXCHANGE = "nvidia-imex.service"
+# Before the fabric manager of NVLink 5 starts, it looks for InfiniBand's management devices.
+# Source: NVIDIA, Fabric Manager user guide; spectrocloud/CanvOS#700 with its log of an HGX B200.
+_SUBNET_MODULES = ("ib_umad",)
 
 
 def borrows(probe: Probe) -> bool:
@@ -36,7 +41,7 @@ def branches(settings: Settings, probe: Probe) -> tuple[int, ...] | None:
     Raises:
         PlanError: the distribution has no driver of its own.
     """
-    pinned = settings.driver.branch
+    pinned = settings.driver.branch or _branch_of(settings.driver.version)
     if settings.driver.source == "nvidia":
         return (pinned,) if pinned else None
     system = table.system(probe.os)
@@ -47,8 +52,13 @@ def branches(settings: Settings, probe: Probe) -> tuple[int, ...] | None:
         )
     if pinned and pinned not in offered:
         known = ", ".join(map(str, offered))
-        raise PlanError([f"driver.branch: {probe.os_name} has {known}, not {pinned}. Set one of these."])
+        setting = "version" if settings.driver.version else "branch"
+        raise PlanError([f"driver.{setting}: {probe.os_name} has {known}, not {pinned}. Set one of these."])
     return (pinned,) if pinned else offered
+
+
+def _branch_of(release: str | None) -> int | None:
+    return int(release.partition(".")[0]) if release else None
 
 
 def bound(wish: Wish, settings: Settings, probe: Probe) -> Wish:
@@ -64,6 +74,7 @@ def bound(wish: Wish, settings: Settings, probe: Probe) -> Wish:
         manage_driver=manageable(settings, probe),
         driver_branches=branches(settings, probe),
         driver_modules=settings.driver.modules,
+        driver_version=settings.driver.version,
     )
 
 
@@ -94,7 +105,7 @@ def plan_driver(settings: Settings, choice: DriverChoice | None, probe: Probe) -
         return _kept(choice, settings, probe)
     system = table.system(probe.os)
     found = _names(settings, choice, probe, system)
-    problems = list(refusals(settings, choice, probe, system, found))
+    problems = [*refusals(settings, choice, probe, system, found), *in_the_way(settings.driver, probe)]
     if problems:
         raise PlanError(problems)
     assert system and found
@@ -141,24 +152,28 @@ def _installed(
     plan = DriverPlan(
         action="install",
         version=probe.nvidia.release,
+        pinned=settings.driver.version,
         branch=choice.branch,
         modules=choice.modules or probe.nvidia.installed_flavour,
         source=settings.driver.source,
         manager=system.manager,
         packages=packages,
         optional=found.optional if settings.driver.persistence else (),
-        exact=found.fabric if choice.fabric_manager else (),
+        exact=tuple(_exact(choice, found)),
         beside=found.subnet if choice.subnet_manager else (),
         stream=found.stream if system.streams else None,
         repository=_repository(settings, probe, system) if settings.driver.source == "nvidia" else None,
         held=table.held_patterns(system.manager),
         kernels=kernels,
         headers=tuple(dict.fromkeys(_headers(probe, system, kernels))),
-        units=tuple(_units(settings, choice)),
+        units=tuple(_units(settings, choice, found)),
+        modules_to_load=_SUBNET_MODULES if choice.subnet_manager else (),
+        imex_nodes=tuple(settings.driver.imex_nodes) if choice.memory_exchange else (),
         persistence=settings.driver.persistence,
         reboot=settings.driver.reboot == "allowed",
     )
     plan = work(plan, choice, probe)
+    plan = replace(plan, mending=mending(settings.driver, plan, probe))
     if plan.work.start == "reboot" and not plan.work.needed and _rebooted_in_vain(plan, probe):
         raise PlanError(
             [
@@ -187,11 +202,21 @@ def _repository(settings: Settings, probe: Probe, system: System) -> Repository:
     )
 
 
-def _units(settings: Settings, choice: DriverChoice) -> Iterator[str]:
+def _exact(choice: DriverChoice, found: Names) -> Iterator[str]:
+    """What must be of the driver's own release, beside it."""
+    if choice.fabric_manager:
+        yield from found.fabric
+    if choice.memory_exchange:
+        yield from found.rack
+
+
+def _units(settings: Settings, choice: DriverChoice, found: Names) -> Iterator[str]:
     if settings.driver.persistence:
         yield PERSISTENCE
     if choice.fabric_manager:
         yield FABRIC
+    if choice.memory_exchange and found.rack and settings.driver.imex_nodes:
+        yield MEMORY_EXCHANGE
 
 
 def _kernels(probe: Probe) -> Iterator[str]:

@@ -52,6 +52,28 @@ class DriverWork:
 
 
 @dataclass(frozen=True)
+class Mending:
+    """What is done to which GPUs for their health; all empty where nothing is.
+
+    Attributes:
+        whole: GPUs that are to be made whole (MIG off), by the driver's name.
+        reset: GPUs to be reset.
+        reboot: GPUs for whose sake the host is rebooted.
+        because: what ails them, a clause.
+    """
+
+    whole: tuple[str, ...] = ()
+    reset: tuple[str, ...] = ()
+    reboot: tuple[str, ...] = ()
+    because: str = ""
+
+    @property
+    def needed(self) -> bool:
+        """Whether anything is done on the host short of a reboot."""
+        return bool(self.whole or self.reset)
+
+
+@dataclass(frozen=True)
 class DriverPlan:
     """The driver that a host will have.
 
@@ -59,17 +81,21 @@ class DriverPlan:
         action: "none" (no GPU), "keep" (what is there), "install" (also what an earlier run installed, which
             is maintained), "remove".
         version: release that is there, such as 580.95.05; None before an installation.
+        pinned: the very release that the settings ask for; None: the newest of the branch.
         packages: what shall be installed, all of one release; `optional` where the source has them; `exact`
             too of that release; `beside` with versions of their own.
         held: patterns of the packages that no upgrade but this tool's may change.
         kernels: what the module is built for; the last is what the boot loader starts next.
         headers: packages to build against.
         units: services beside the module.
+        modules_to_load: further kernel modules that these services need.
+        imex_nodes: addresses of the hosts of this NVLink domain.
         reboot: whether the host may be rebooted for it.
     """
 
     action: Action
     version: str | None = None
+    pinned: str | None = None
     branch: int | None = None
     modules: str | None = None
     source: str = "nvidia"
@@ -84,14 +110,17 @@ class DriverPlan:
     kernels: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    modules_to_load: tuple[str, ...] = ()
+    imex_nodes: tuple[str, ...] = ()
     persistence: bool = True
     reboot: bool = False
     work: DriverWork = field(default_factory=DriverWork)
+    mending: Mending = field(default_factory=Mending)
 
     @property
     def release(self) -> str | None:
         """The driver's version, or the first of its branch before it is installed; None without a driver."""
-        return self.version or (f"{self.branch}.0" if self.branch else None)
+        return self.pinned or self.version or (f"{self.branch}.0" if self.branch else None)
 
     @property
     def summary(self) -> str:
@@ -102,7 +131,7 @@ class DriverPlan:
             return "none (state: absent)"
         if self.action == "keep" or not self.work.install:
             return f"{self.version} (kept)"
-        return f"branch {self.branch}, {self.modules} modules"
+        return f"{self.pinned or f'branch {self.branch}'}, {self.modules} modules"
 
     @property
     def maintained(self) -> bool:

@@ -64,6 +64,11 @@ def _switches(choice: DriverChoice, found: Names, probe: Probe) -> Iterator[str]
             f"driver.source: {probe.os_name} has no fabric manager among its packages, and the NVSwitches "
             "of this board need one. Set it to nvidia."
         )
+    if choice.subnet_manager and not found.subnet:
+        yield (
+            f"driver.branch: {choice.branch} has no NVLink subnet manager (nvlsm) for {probe.os_name}, and "
+            "the NVSwitches of this board need one. Leave it out, or set driver.source to nvidia."
+        )
 
 
 def _headers(probe: Probe) -> Iterator[str]:

@@ -14,7 +14,8 @@ _CONTAINERS = frozenset(
 )
 # Packages that move together; `parts` has only those that must be of one release.
 _HELD = re.compile(
-    r"(lib)?nvidia(?!.*(container|toolkit))|libcuda1|cuda-drivers|firmware-nvidia|nvlsm|libnvsdm|xserver-.*nvidia"
+    r"(lib|kmod-|dkms-)?nvidia(?!.*(container|toolkit))|libcuda1|cuda-drivers|firmware-nvidia|nvlsm|libnvsdm|"
+    r"xserver-.*nvidia|datacenter-gpu-manager"
 )
 # Modules that take the card before the driver does.
 RIVALS = ("nouveau", "nova_core", "nova_drm")
@@ -41,7 +42,7 @@ def work(plan: DriverPlan, choice: DriverChoice, probe: Probe) -> DriverPlan:
 def _install(plan: DriverPlan, choice: DriverChoice, probe: Probe) -> Iterator[str]:
     there = probe.nvidia.packages
     yield from (name for name in probe.nvidia.broken if name in there or name.startswith("linux-"))
-    if choice.action == "install" and not _of_branch(plan, probe):
+    if choice.action == "install" and not _as_asked_for(plan, probe):
         yield from plan.packages
     for name in (*plan.packages, *plan.exact, *plan.beside):
         if name not in there:
@@ -53,8 +54,11 @@ def _install(plan: DriverPlan, choice: DriverChoice, probe: Probe) -> Iterator[s
             yield name
 
 
-def _of_branch(plan: DriverPlan, probe: Probe) -> bool:
+def _as_asked_for(plan: DriverPlan, probe: Probe) -> bool:
+    """Whether what is installed is of the pinned release, or of the branch."""
     release = probe.nvidia.release
+    if plan.pinned:
+        return release == plan.pinned
     return bool(release) and str(release).partition(".")[0] == str(plan.branch)
 
 
@@ -68,8 +72,8 @@ def _build(plan: DriverPlan, release: str | None, installing: bool, probe: Probe
 def _hold(probe: Probe, plan: DriverPlan) -> Iterator[str]:
     """Installed packages of the driver that an upgrade would move."""
     if plan.manager == "dnf":
-        missing = [name for name in probe.nvidia.parts if not _locked(name, probe)]
-        yield from sorted(missing)
+        there = (name for name in probe.nvidia.packages if _HELD.match(name))
+        yield from sorted(name for name in there if not _locked(name, probe))
         return
     for name, package in sorted(probe.nvidia.packages.items()):
         if _HELD.match(name) and not package.held:

@@ -12,7 +12,7 @@ _RELEASE = re.compile(r"(?<![\d.])(\d{3}\.\d{2,3}(?:\.\d{2})?)(?![\d])")
 _TROUBLE = re.compile(
     r"NVRM: (Xid|GPU .* (fallen|failed)|.*(mismatch|not supported|failed|error))|nvidia.*(Unknown symbol|"
     r"disagrees|verification failed|tainting)|Lockdown|Loading of unsigned module|is rejected|nouveau.*"
-    r"(error|fail)",
+    r"(error|fail)|bringup has reset GPU",
     re.IGNORECASE,
 )
 
@@ -62,6 +62,8 @@ class InstalledDriver:
         log: lines of the kernel log since boot that speak of the driver's trouble.
         waiting: why the host waits for a reboot, as an earlier run wrote it down; gone with the boot.
         rebooted: boot id before the newest reboot by this tool, and the driver it was for.
+        rebooted_for: GPUs that a reboot for their sake did not help, each with the boot id before it.
+        reset: GPUs that this tool has reset in this boot, by the driver's names.
         added: packages that this tool brought.
         locks: what dnf's versionlock holds.
     """
@@ -77,6 +79,8 @@ class InstalledDriver:
     log: tuple[str, ...] = ()
     waiting: str = ""
     rebooted: tuple[str, ...] = ()
+    rebooted_for: tuple[tuple[str, str], ...] = ()
+    reset: frozenset[str] = frozenset()
     added: frozenset[str] = frozenset()
     locks: tuple[str, ...] = ()
 
@@ -131,6 +135,8 @@ def parse(blocks: Mapping[str, list[str]]) -> InstalledDriver:
         log=tuple(line for line in blocks.get("kernel_log", []) if _TROUBLE.search(line)),
         waiting=notes.get("waiting", ""),
         rebooted=tuple(notes.get("rebooted", "").split()),
+        rebooted_for=tuple(_pairs(notes.get("rebooted_for", "").split())),
+        reset=frozenset(notes.get("reset", "").split()),
         added=frozenset(notes.get("added", "").split()),
         locks=tuple(notes.get("locks", "").split()),
     )
@@ -141,6 +147,10 @@ def _notes(lines: list[str]) -> Iterator[tuple[str, str]]:
         name, _, value = line.partition(" ")
         if value.strip():
             yield name, value.strip()
+
+
+def _pairs(words: list[str]) -> Iterator[tuple[str, str]]:
+    yield from zip(words[::2], words[1::2], strict=False)
 
 
 def _packages(lines: list[str]) -> Iterator[tuple[str, Package]]:

@@ -116,7 +116,7 @@ def driver_choices(machine: Machine, wish: Wish) -> list[DriverChoice] | Refusal
     elif not wish.manage_driver:
         fact = "the host has none, and may not be given one"
         return Refusal((Failure("an NVIDIA driver", fact, "the host and the settings"),))
-    planned = driver.planned(machine, wish.driver_branches, wish.driver_modules)
+    planned = driver.planned(machine, wish.driver_branches, wish.driver_modules, wish.driver_version)
     if isinstance(planned, DriverChoice):
         choices.append(planned)
     elif not choices:

@@ -107,6 +107,13 @@ def _driver(driver: DriverPlan) -> Iterator[tuple[str, str, str]]:
         yield "driver", f"builds the module for {', '.join(work.build)}", "next boot and this one"
     if driver.maintained and (work.install or work.hold):
         yield "driver", "holds what belongs to it", "no other upgrade moves one part of it"
+    mending = driver.mending
+    if mending.whole:
+        yield "gpus", f"makes {len(mending.whole)} whole (MIG off)", "its services stop meanwhile"
+    if mending.reset:
+        yield "gpus", f"resets {len(mending.reset)}, its services stopped", mending.because
+    if mending.reboot:
+        yield "reboot", "yes", mending.because
     if work.start == "reboot":
         yield "reboot", "yes" if driver.reboot else "waits for yours", work.because
     elif work.start:

@@ -107,6 +107,8 @@ if [ "$gpu" ]; then
         grep -E '^.[FUHWt]' | cut -c 4- | tr '\n' ' ')"
     echo "waiting $(cat /run/bringup/reboot-pending 2>/dev/null)"
     echo "rebooted $(cat /etc/bringup/driver/rebooted 2>/dev/null)"
+    echo "rebooted_for $(tr '\n' ' ' 2>/dev/null </etc/bringup/driver/rebooted-for)"
+    echo "reset $(tr '\n' ' ' 2>/dev/null </run/bringup/gpu-reset)"
     echo "added $(tr '\n' ' ' 2>/dev/null </etc/bringup/driver/added)"
     echo "locks $(grep -hsE 'nvidia|datacenter|nvlsm' /etc/dnf/plugins/versionlock.list | tr '\n' ' ')"
 fi
@@ -129,7 +131,8 @@ if has dpkg-query; then dpkg-query -W -f '${Package} ${db:Status-Abbrev} ${Versi
 elif has rpm; then rpm -q --qf '%{NAME} ii %{VERSION}-%{RELEASE}\n' @PACKAGES@ 2>/dev/null | grep ' ii '; fi
 block user; getent passwd bringup
 block paths
-ours="/etc/modprobe.d/bringup-* /etc/dracut.conf.d/*bringup-* /etc/apt/*.d/*bringup-* /etc/yum.repos.d/bringup-*
+ours="/etc/modprobe.d/bringup-* /etc/modules-load.d/bringup-* /etc/nvidia-imex/nodes_config.cfg
+    /etc/dracut.conf.d/*bringup-* /etc/apt/*.d/*bringup-* /etc/yum.repos.d/bringup-*
     /etc/systemd/system/nvidia-*.service.d/bringup.conf"
 find $ours /etc/bringup /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service /opt/bringup/bin \
     /etc/systemd/system/bringup-gateway.service /var/cache/bringup/gateway \

@@ -19,12 +19,13 @@ from ops.render import render
 from ops.waiting import say
 from plan import apt, gpu_health, nvidia_table
 from plan.host import HostPlan
-from plan.nvidia import FABRIC, PERSISTENCE
+from plan.nvidia import MEMORY_EXCHANGE, PERSISTENCE
 from plan.nvidia_plan import DIRECTORY, WAITING, DriverPlan
 from plan.probe import Probe
 
 PROGRAM = "/opt/bringup/bin/driver"
 PLAN = f"{DIRECTORY}/plan"
+NODES = "/etc/nvidia-imex/nodes_config.cfg"
 OVERRIDE = "/etc/systemd/system/nvidia-persistenced.service.d/bringup.conf"
 # where apt finds our lists beside a mirror of the settings, which replaces the host's own sources
 LISTS = "/etc/bringup/apt.d"
@@ -54,6 +55,12 @@ def install(plan: HostPlan, probe: Probe) -> None:
         needed=work.needed,
         name="Install the NVIDIA driver",
     )
+    # after the package, which would ask about a file that it brings itself
+    nodes = files.write(
+        files=[files.File(NODES, "\n".join([*driver.imex_nodes, ""]))] if driver.imex_nodes else [],
+        seen=probe.paths,
+        name="Write the hosts of the NVLink domain",
+    )
     # where a reboot is allowed, finding out that only that helps is no failure
     only_a_reboot_helps = {"SuccessExitStatus": "3"} if driver.reboot else {}
     task.run(
@@ -61,10 +68,23 @@ def install(plan: HostPlan, probe: Probe) -> None:
         needed=work.start in ("load", "reload"),
         name="Put the NVIDIA driver to work",
     )
+    mending = driver.mending
+    task.run(
+        task=replace(
+            _task("mend", *(f"mig={gpu}" for gpu in mending.whole), *mending.reset),
+            properties=only_a_reboot_helps,
+        ),
+        needed=mending.needed,
+        name="Mend the GPUs that ask for it",
+    )
     _reboot(driver)
     for unit in host.loop(driver.units if not work.start else ()):
         # a fabric manager that restarts takes every GPU from who uses it: for its own packages only
-        because = [*([installed] if work.install else []), *([written] if unit == PERSISTENCE else [])]
+        files_of = {PERSISTENCE: written, MEMORY_EXCHANGE: nodes}
+        because = [
+            *([installed] if work.install else []),
+            *(files_of[key] for key in files_of if key == unit),
+        ]
         _keep_running(unit, probe, because)
 
 
@@ -74,11 +94,14 @@ def _files(plan: HostPlan, driver: DriverPlan) -> Iterator[files.File]:
     yield files.File("/etc/modprobe.d/bringup-nvidia.conf", render("nvidia/modprobe.conf"))
     if PERSISTENCE in driver.units:
         yield files.File(OVERRIDE, render("nvidia/persistenced.conf"))
+    if driver.modules_to_load:
+        yield files.File("/etc/modules-load.d/bringup-nvidia.conf", "\n".join([*driver.modules_to_load, ""]))
     if driver.manager == "apt":
         patterns = nvidia_table.pinned_patterns()
+        wanted = f"{driver.pinned}*" if driver.pinned else f"{driver.branch}.*"
         yield files.File(
             "/etc/apt/preferences.d/bringup-nvidia",
-            render("nvidia/preferences.j2", patterns=patterns, branch=driver.branch),
+            render("nvidia/preferences.j2", patterns=patterns, version=wanted),
         )
         yield files.File("/etc/apt/apt.conf.d/52bringup-nvidia", render("nvidia/unattended.conf"))
     else:
@@ -96,6 +119,7 @@ def plan_text(plan: HostPlan, driver: DriverPlan) -> str:
         "manager": driver.manager,
         "source": driver.source,
         "branch": str(driver.branch),
+        "pinned": driver.pinned or "",
         "modules": driver.modules or "open",
         "packages": " ".join(driver.packages),
         "optional": " ".join(driver.optional),
@@ -113,6 +137,7 @@ def plan_text(plan: HostPlan, driver: DriverPlan) -> str:
         "next_kernel": driver.kernels[-1],
         "held": " ".join(f"'{pattern}'" for pattern in driver.held),
         "units": " ".join(driver.units),
+        "to_load": " ".join(driver.modules_to_load),
         "reboot": "allowed" if driver.reboot else "never",
         "otherwise": _otherwise(driver),
     }
@@ -123,26 +148,36 @@ def plan_text(plan: HostPlan, driver: DriverPlan) -> str:
 def _otherwise(driver: DriverPlan) -> str:
     """What the operator can set when the sources cannot give this driver."""
     other = "proprietary" if driver.modules == "open" else "open"
+    if driver.pinned:
+        return "Set driver.version to one that they have, or leave it out."
     if driver.source == "distribution":
         return f"Set driver.source to nvidia, or driver.modules to {other}."
     return "Set driver.branch to one that the repository has, or driver.source to distribution."
 
 
 def _task(*words: str) -> task.Task:
-    labels = {"install": "installing the NVIDIA driver", "start": "putting the NVIDIA driver to work"}
+    labels = {
+        "install": "installing the NVIDIA driver",
+        "start": "putting the NVIDIA driver to work",
+        "mend": "mending GPUs",
+    }
     return task.Task("driver", labels.get(words[0], "the NVIDIA driver"), shlex.join(["sh", PROGRAM, *words]))
 
 
 def _reboot(driver: DriverPlan) -> None:
     """The reboot where it is allowed; else the host is left waiting, which it and the next run know."""
     work = driver.work
-    wanted = work.start == "reboot"
-    perhaps = bool(work.start) and driver.reboot
+    mending = driver.mending
+    wanted = work.start == "reboot" or bool(mending.reboot)
+    perhaps = bool(work.start or mending.needed or mending.reboot) and driver.reboot
+    before = shlex.join(
+        ["sh", PROGRAM, "before_reboot", *(mending.reboot or (*mending.whole, *mending.reset))]
+    )
     note = f"echo {shlex.quote(work.because)} >{WAITING}"
     if driver.reboot:
         reboot(
-            label=f"reboot ({work.because})",
-            before=f"sh {PROGRAM} before_reboot 2>&1",
+            label=f"reboot ({work.because or mending.because})",
+            before=f"{before} 2>&1",
             only_if="true" if wanted else f"test -e {WAITING}",
             needed=perhaps,
             name="Reboot into the new driver",
@@ -152,7 +187,7 @@ def _reboot(driver: DriverPlan) -> None:
         left_waiting(
             sentence=driver.waiting_sentence,
             note=f"mkdir -p /run/bringup && {note}",
-            needed=wanted,
+            needed=work.start == "reboot",
             name="Wait for a reboot of yours",
         )
 
@@ -175,7 +210,7 @@ def _leave(state: State, host: Host, sentence: str, note: str, given: dict[str, 
 
 def _keep_running(unit: str, probe: Probe, because: list[OperationMeta]) -> None:
     """A daemon beside the module: enabled, active, restarted when the driver has changed."""
-    if unit in probe.units or unit == FABRIC:
+    if unit in probe.units or unit != PERSISTENCE:
         units.serving(
             service=units.Service(unit, unit.removesuffix(".service"), 120),
             seen=probe.units,

@@ -335,7 +335,7 @@ class TestWhatNvidiaSmiSays:
     def test_does_not_plan_a_card_cut_into_instances_as_a_whole_one(self) -> None:
         assert refusals(with_driver("a100-sxm4-80gb-mig-v12"), ONE) == [
             "GPU NVIDIA A100-SXM4-80GB: is cut into MIG instances, which are not planned. "
-            "Run `nvidia-smi -mig 0`."
+            "Run `nvidia-smi -mig 0`, or set driver.mig to off."
         ]
 
     def test_that_cannot_be_read_is_refused_in_a_sentence(self) -> None:

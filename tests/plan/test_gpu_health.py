@@ -10,7 +10,9 @@ from tests import probes
 
 BARE = parse(probes.answer(probes.BARE))
 SMI = (Path(__file__).parent / "captures" / "tesla-t4-v11.xml").read_text()
-ONE = dataclasses.replace(BARE, smi=SMI, pci=(PciDevice("0000:00:04.0", "0x1eb8", "0x030200"),))
+ONE = dataclasses.replace(
+    BARE, smi=SMI, pci=(PciDevice("0000:00:1e.0", "0x1eb8", "0x030200"),), driver="515.105.01"
+)
 FALLEN = "NVRM: Xid (PCI:0000:3b:00): 79, pid=1187, name=python, GPU has fallen off the bus."
 
 
@@ -24,8 +26,8 @@ def test_of_a_healthy_gpu_nothing_is_said() -> None:
 
 def test_an_xid_since_boot_is_named_with_what_helps() -> None:
     assert said(nvidia=InstalledDriver({}, log=(FALLEN, FALLEN))) == [
-        "The kernel logged Xid 79 since boot, 2 times: the GPU has fallen off the bus: reboot; if it stays, "
-        "check seat, power and cooling."
+        "The kernel logged Xid 79 since boot, 2 times: the GPU has fallen off the bus; if that stays, check "
+        "seat, power and cooling."
     ]
     (unknown,) = said(nvidia=InstalledDriver({}, log=("NVRM: Xid (PCI:0000:3b:00): 999, pid=1",)))
     assert "Xid 999 since boot: see NVIDIA's list" in unknown
@@ -34,13 +36,17 @@ def test_an_xid_since_boot_is_named_with_what_helps() -> None:
 def test_a_gpu_on_the_bus_that_the_driver_does_not_show_is_missed() -> None:
     two = (*ONE.pci, PciDevice("0000:00:05.0", "0x1eb8", "0x030200"))
     (_, missed) = said(pci=two, nvidia=InstalledDriver({}, log=(FALLEN,)))
-    assert missed.startswith("nvidia-smi shows 1 of the 2 GPUs on the PCI bus (the kernel says: NVRM: Xid ")
+    assert missed.startswith("GPU 0000:00:05.0: nvidia-smi does not show it (the kernel says: NVRM: Xid ")
+    assert missed.endswith("Reboot the host; if it stays, have the card looked at.")
 
 
 def test_memory_that_waits_for_a_reset_is_told() -> None:
     rows = "<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows></gpu>"
     (sentence,) = said(smi=SMI.replace("</gpu>", rows))
-    assert sentence.endswith("faulty memory waits to be taken out of use. Reboot the host when it suits.")
+    assert sentence == (
+        "GPU 0000:00:1e.0: faulty memory waits to be taken out of use. It has to be reset, or its "
+        "host rebooted."
+    )
 
 
 def test_persistence_is_what_every_gpu_says() -> None:

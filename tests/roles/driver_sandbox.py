@@ -5,6 +5,7 @@ Its package managers write down what they are asked. What they answer follows dn
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,14 @@ PLACES = (
     "/var/lib/dkms",
     "/sys/",
     "/proc/",
+    "/dev/kmsg",
 )
 KEY = "610C7B14E068A878070DA4E99CD0A493D42D0685"
 
 PROGRAMS = {
     "rpm": """case "$*" in
         *gpg-pubkey*) exit 1 ;;
+        -e*) for word; do sed -i "/^$word /d" installed; done ;;
         -qa*) cut -d ' ' -f 1 installed ;;
         -q*) for name; do :; done; grep "^$name " installed | cut -d ' ' -f 2 | grep . ;;
         esac""",
@@ -46,6 +49,8 @@ PROGRAMS = {
                         echo "Error: "; echo " Problem: package $word requires gcc"
                         echo "  - nothing provides gcc needed by $word"; exit 1
                     fi
+                    # one flavour of the modules replaces the other
+                    case $name in kmod-*) sed -i '/^kmod-nvidia-.*-dkms /d' installed ;; esac
                     sed -i "/^$name /d" installed; echo "$name $release" >>installed ;;
                 esac
             done ;;
@@ -62,6 +67,7 @@ PROGRAMS = {
             for word; do
                 case $word in
                 *nvidia*=*) echo "$word" | tr '=' ' ' >>new ;;
+                nvidia-*-) sed -i "/^${word%-} /d" installed ;;
                 nvidia-*|libnvidia-*) echo "$word 595.71.05-1" >>new ;;
                 esac
             done
@@ -77,6 +83,14 @@ PROGRAMS = {
         *madison*) for name; do :; done; grep "^$name " madison ;;
         *show*) exit 0 ;;
         esac""",
+    "nvidia-smi": """case "$*" in
+        -L) if [ -e shows-none ]; then echo 'Failed to initialize NVML' >&2; exit 18; fi
+            echo 'GPU 0: NVIDIA H100 (UUID: GPU-1)' ;;
+        *--gpu-reset*) cat refuses-reset 2>/dev/null && exit 15; echo 'was successfully reset.' ;;
+        *query-gpu=pci.bus_id*) echo 00000000:3B:00.0 ;;
+        *query-gpu=mig.mode.current*) cat mig 2>/dev/null || echo Disabled ;;
+        *-q*) cat smi 2>/dev/null || { echo 'No devices were found'; exit 6; } ;;
+        esac""",
     "dkms": "touch built",
     "modinfo": "[ ! -e built ] || sed -n 's/^.*dkms //p' installed | grep -oE '[0-9]{3}[.0-9]+' | head -n 1",
     "curl": """while [ "$1" != --output ]; do shift; done; echo key >"$2" """,
@@ -84,7 +98,17 @@ PROGRAMS = {
     "sha256sum": "[ ! -e wrong-hash ]",
     "dpkg-deb": "true",
     "tar": "echo key",
-    **dict.fromkeys(("depmod", "apt-mark", "dpkg", "systemctl", "modprobe", "journalctl"), "true"),
+    "modprobe": """case "$*" in
+        '-r nvidia') [ "$(ls sys/module/nvidia/holders 2>/dev/null)" ] || rm -rf sys/module/nvidia ;;
+        nvidia)
+            release=$(sed -n 's/^.*dkms //p' installed | grep -oE '[0-9]{3}[.0-9]+' | head -n 1)
+            if [ "$release" = "$(cat does-not-load 2>/dev/null)" ]; then
+                echo "modprobe: ERROR: could not insert 'nvidia': No such device" >&2; exit 1
+            fi
+            mkdir -p sys/module/nvidia; echo "$release" >sys/module/nvidia/version ;;
+        esac""",
+    "systemctl": """case "$*" in is-active*vllm*) echo active ;; esac""",
+    **dict.fromkeys(("depmod", "apt-mark", "dpkg", "journalctl"), "true"),
 }
 
 
@@ -129,9 +153,8 @@ class Sandbox:
 
     def _inside(self, text: str) -> str:
         """The text with every place of a host below the folder."""
-        for place in PLACES:
-            text = text.replace(place, f"{self.folder}{place}")
-        return text
+        places = "|".join(map(re.escape, PLACES))
+        return re.sub(rf"(?<![\w.])({places})", rf"{self.folder}\1", text)
 
     def asked(self, *beginnings: str) -> list[str]:
         """What was asked of programs, without the options that never change."""

@@ -1,5 +1,7 @@
 """The driver's part of a deploy, on fake hosts: what is sent, in which order, and where a host ends."""
 
+from pathlib import Path
+
 import pytest
 
 from tests import probes
@@ -8,6 +10,7 @@ from tests.roles.fleet import Answer, FakeHost, Run, deploy
 from tests.roles.served import written
 
 KERNEL = "6.8.0-45-generic"
+CAPTURES = Path(__file__).parents[1] / "plan" / "captures"
 MODEL = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}}
 # /etc/os-release as the distributions publish it
 UBUNTU = [
@@ -56,6 +59,20 @@ def probed(
     return text.replace("@@listening\n", f"{new}@@listening\n")
 
 
+SMI = (CAPTURES / "tesla-t4-v11.xml").read_text().replace("515.105.01", "595.71.05")
+REMAP = "<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapped_rows></gpu>"
+GPU = "GPU-d37e67a5-91dd-3774-a5cb-99096249601a"
+LOST = "NVRM: Xid (PCI:0000:00:1e): 79, pid=1187, name=python, GPU has fallen off the bus."
+
+
+def ailing(log: str = "") -> str:
+    """A T4 as planned, whose memory waits for a reset, or of which the kernel says that it is lost."""
+    text = probed(*INSTALLED, kernel=BUILT, driver="595.71.05", modules="nvidia")
+    text = with_block(text, "smi", *(SMI if log else SMI.replace("</gpu>", REMAP)).splitlines())
+    text = text.replace("@@listening\n", f"@@kernel_log\n{log}\n@@listening\n")
+    return with_block(text, "pci", "0000:00:1e.0 0x10de 0x1eb8 0x030200")
+
+
 @pytest.fixture(scope="module")
 def fleet() -> Run:
     """Hosts in every state of their driver, in one run."""
@@ -74,6 +91,8 @@ def fleet() -> Run:
             MODEL | {"driver": {"reboot": "allowed"}},
             (boots,),
         ),
+        FakeHost("ails", ailing(), MODEL),
+        FakeHost("lost", ailing(log=LOST), MODEL | {"driver": {"reboot": "allowed"}}, (boots,)),
         FakeHost("fails", probed(), MODEL, (Answer(r"state=.*bringup-driver", "failed"),)),
     )
 
@@ -152,6 +171,28 @@ class TestAReboot:
         assert any("--property=SuccessExitStatus=3" in command for command in commands)
         assert "test -e /run/bringup/reboot-pending" in commands
         assert tasks(fleet, "unloadable") == ["start", "settle"]
+
+
+class TestGpusThatAil:
+    def test_are_reset_before_anything_stands_on_them(self, fleet: Run) -> None:
+        assert tasks(fleet, "ails") == [f"mend {GPU}"]
+        kinds = fleet.kinds("ails")
+        assert kinds.index("join driver") < kinds.index("start conda")
+        assert "systemctl reboot" not in " ".join(trip.command for trip in fleet.execs["ails"])
+
+    def test_are_named_with_what_is_done(self, fleet: Run) -> None:
+        words = " ".join(fleet.output.split())
+        assert "resets 1, its services stopped" in words
+        assert "faulty memory waits to be taken out of use" in words
+
+    def test_that_only_a_reboot_helps_are_written_down_before_it_and_looked_at_after(
+        self, fleet: Run
+    ) -> None:
+        commands = [trip.command for trip in fleet.execs["lost"]]
+        stop = commands.index(f"sh /opt/bringup/bin/driver before_reboot {GPU} 2>&1")
+        assert "systemctl reboot" in commands[stop + 1]
+        assert tasks(fleet, "lost") == ["settle"]
+        assert "service restart" in fleet.kinds("lost")
 
 
 class TestAHostWithADriver:

@@ -134,7 +134,7 @@ class TestAnUpgradeThatFails:
         host = Sandbox(tmp_path, OLD)
         (host.folder / "bin" / "dkms").write_text("#!/bin/sh\nexit 1\n")
         dnf = host.folder / "bin" / "dnf"
-        dnf.write_text(dnf.read_text().replace('case "$*" in', 'case "$*" in *downgrade*) exit 1 ;;', 1))
+        dnf.write_text(dnf.read_text().replace('case "$*" in', 'case "$*" in *allowerasing*) exit 1 ;;', 1))
         done = host.run(rhel("9.6"), "install")
         assert "release 580.95.05, which was there before, could not be put back either" in done.stderr
 

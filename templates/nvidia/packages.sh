@@ -1,0 +1,197 @@
+# --- what is installed
+
+# apt's plan, made before anything is changed; what it cannot resolve becomes a sentence.
+apt_resolve() {
+    apt --dry-run install "$@" >"$said" 2>&1 && return
+    missing=$(sed -n 's/^E: Unable to locate package //p; s/^E: Package .\(.*\). has no installation candidate/\1/p' \
+        "$said" | tr '\n' ' ')
+    unmet=$(sed -n '/unmet dependencies/,/^E:/p' "$said" | sed '1d; /^E:/d' | tr -s ' \n' ' ' |
+        sed 's/^ //; s/ $//; s/ : Depends: / needs /; s/ Depends: / and /g; s/but it is not \(going to be installed\|installable\)//g')
+    rest=$(sed -n 's/^E: //p' "$said" | tail -n 1)
+    if [ "$missing" ]; then problem="the package sources have no ${missing% }"
+    elif [ "$unmet" ]; then problem="the package sources have not what it depends on: $unmet"
+    else problem="apt refuses: $rest"; fi
+    fail "$modules modules of branch $branch cannot be installed, $problem. $otherwise"
+}
+# "name=version" of a package at the very release of the driver.
+apt_exact() {
+    offered=$(apt-cache $apt_options madison "$1" | cut -d '|' -f 2 | tr -d ' ')
+    exact=$(echo "$offered" | grep -E "(^|:)$(quoted "$2")([^0-9.]|$)" | head -n 1)
+    [ "$exact" ] || none_of "$1" "$2" "$offered"
+    echo "$1=$exact"
+}
+apt_install() {
+    quietly dpkg --configure -a || true
+    apt_repository
+    quietly apt update || say "the package index could not be renewed; what is there is used."
+    # a driver of this branch that is there is completed at its own release, never moved on the way
+    planned=$(installed_release || true)
+    [ "${planned%%.*}" = "$branch" ] || planned=
+    planned=${pinned:-$planned}
+    wanted=dkms
+    for name in $packages; do
+        if [ "$(version_of "$name" | release_of)" = "${planned:-none}" ]; then continue; fi
+        if [ "$planned" ]; then
+            exactly=$(apt_exact "$name" "$planned") || exit 1
+            wanted="$wanted $exactly"
+        else wanted="$wanted $name"; fi
+    done
+    for name in $optional $headers; do
+        version_of "$name" >/dev/null && continue
+        if apt-cache $apt_options show "$name" >/dev/null 2>&1; then wanted="$wanted $name"
+        elif [ "$name" = "linux-headers-$next_kernel" ] && [ ! -e "/lib/modules/$next_kernel/build/Makefile" ]; then
+            fail "the package sources have no $name, which the module is built against. Boot another kernel."
+        fi
+    done
+    apt_resolve $wanted $beside
+    [ "$planned" ] ||
+        planned=$(sed -n "s/^Inst $(main_package) \(\[[^]]*\] \)\{0,1\}(\([^ ]*\) .*/\2/p" "$said" | release_of)
+    for name in $exact; do
+        if [ "$(version_of "$name" | release_of)" = "$planned" ]; then continue; fi
+        exactly=$(apt_exact "$name" "$planned") || exit 1
+        wanted="$wanted $exactly"
+    done
+    [ -z "$exact" ] || apt_resolve $wanted $beside
+    not_again
+    remember
+    quietly apt install $wanted $beside || undo "$(sed -n 's/^E: //p' "$said" | tail -n 1)"
+}
+dnf_install() {
+    dnf_repository
+    first=${packages##* }
+    planned=$(installed_release || true)
+    offered=$(dnf_ repoquery --showduplicates --qf '%{version}\n' "$first" | sort -Vu)
+    [ "${planned%%.*}" = "$branch" ] || planned=$(echo "$offered" | grep "^$branch\." | tail -n 1)
+    [ "$planned" ] || fail "the package sources have no $first of branch $branch. $otherwise"
+    planned=${pinned:-$planned}
+    [ "$planned" != "$pinned" ] || echo "$offered" | grep -qxF "$planned" || none_of "$first" "$planned" "$offered"
+    not_again
+    wanted="dkms $headers 'dnf-command(versionlock)'"
+    for name in $packages $optional $exact; do wanted="$wanted $name-$planned"; done
+    remember
+    quietly dnf versionlock delete $(belonging) || true
+    if ! quietly eval "dnf_ install $wanted $beside"; then
+        problem=$(grep -m 1 -E 'nothing provides|No match for argument|Unable to find a match|cannot install' "$said" |
+            sed 's/^[ -]*//')
+        undo "${problem:-$(tail -n 1 "$said")}"
+    fi
+}
+
+# A package that is not offered at the release that it must have, with those that it is offered at.
+none_of() {
+    releases=$(echo "$3" | release_of_each | sort -Vu | tr '\n' ' ' | sed 's/ $//; s/ /, /g')
+    fail "the package sources have no $1 of release $2${releases:+, only $releases}. $otherwise"
+}
+quoted() { echo "$1" | sed 's/\./\\./g'; }
+# A release that did not come up here is not tried again unasked.
+not_again() {
+    if [ -s "$state/failed" ] && [ "$(cut -d ' ' -f 1 "$state/failed")" = "$planned" ]; then
+        fail "release $planned did not come up on this host before ($(cut -d ' ' -f 2- "$state/failed")). Set" \
+            "driver.version to another, or remove $state/failed to have it tried again."
+    fi
+}
+give_up() {
+    planned=$(installed_release || true)
+    ! replaced || echo "$planned $1" >"$state/failed"
+    undo "$1"
+}
+# What runs is what is installed, and drives the GPUs.
+proven() {
+    [ "$(loaded_release)" ] && [ "$(module_release "$(uname -r)")" = "$(loaded_release)" ] && nvidia-smi -L >/dev/null 2>&1
+}
+
+# What was there before: names to tell what is added, versions to go back to.
+remember() {
+    # of a run that was cut the first look counts
+    [ -e "$state/before" ] || installed_names >"$state/before"
+    # what an earlier upgrade replaced is of no use once that upgrade runs
+    ! proven || rm -f "$state/previous"
+    if [ ! -e "$state/previous" ]; then
+        for name in $(belonging); do echo "$name $(version_of "$name")"; done >"$state/previous.new"
+        mv -f "$state/previous.new" "$state/previous"
+    fi
+}
+# An installation or a start that failed: the release that was there before comes back, where there was one.
+undo() {
+    note_added
+    if ! replaced; then
+        rm -f "$state/previous"
+        fail "it could not be installed: $1. Mend that and run again."
+    fi
+    old=$(release_of <"$state/previous")
+    say "release ${planned:-of branch $branch} could not be put to work: $1"
+    put_back || fail "release $old, which was there before, could not be put back either: $(tail -n 1 "$said")"
+    rm -f "$state/previous"
+    say "release $old, which was there before, is installed again."
+    build && hold
+    if [ "$(loaded_release)" != "$(installed_release)" ]; then load && start_units || true; fi
+    start_users
+    fail "release $old, which was there before, is back. Look at why the other failed, or set driver.branch."
+}
+# The packages that were there, at their versions, and none that came in their place.
+put_back() {
+    flavour=dkms
+    ! grep -q 'open' "$state/previous" || flavour=open
+    extra=$(for name in $(belonging); do grep -q "^$name " "$state/previous" || echo "$name"; done)
+    case $manager in
+    apt) quietly apt install $(sed 's/ /=/' "$state/previous") $(for name in $extra; do echo "$name-"; done) ;;
+    dnf)
+        quietly dnf versionlock delete $(belonging) || true
+        if [ "$stream" ]; then
+            quietly dnf_ module reset nvidia-driver || true
+            quietly dnf_ module enable "nvidia-driver:${old%%.*}-$flavour" || true
+        fi
+        [ -z "$extra" ] || quietly rpm -e --nodeps $extra || true
+        quietly dnf_ install --allowerasing $(sed 's/ /-/' "$state/previous")
+        ;;
+    esac
+}
+# Whether another release was there before this one.
+replaced() { [ -s "$state/previous" ] && [ "$(sort "$state/previous")" != "$(previous_now)" ]; }
+previous_now() { for name in $(belonging); do echo "$name $(version_of "$name")"; done | sort; }
+note_added() {
+    [ -e "$state/before" ] || return 0
+    { cat "$state/added" 2>/dev/null || true; installed_names | comm -13 "$state/before" -; } | sort -u >"$state/added.new"
+    mv -f "$state/added.new" "$state/added"
+    rm -f "$state/before"
+}
+
+# The module for every planned kernel; its compiler's own words are worth more than DKMS's.
+build() {
+    release=$(installed_release)
+    for kernel in $kernels; do
+        [ "$(module_release "$kernel")" = "$release" ] || quietly dkms autoinstall -k "$kernel" || true
+        if [ "$(module_release "$kernel")" != "$release" ]; then
+            log=$(ls -t /var/lib/dkms/nvidia*/"$release"/build/make.log /var/lib/dkms/nvidia*/"$release"/*/*/log/make.log \
+                2>/dev/null | head -n 1)
+            words=$(grep -m 1 -iE 'error|not found' "${log:-$said}" | cut -c 1-200 || true)
+            say "the module $release could not be built for kernel $kernel: ${words:-$(tail -n 1 "$said")}"
+            return 1
+        fi
+        depmod "$kernel"
+        initramfs "$kernel"
+    done
+}
+# An initramfs made before the blacklist, or before the module, would load nouveau first.
+initramfs() {
+    for image in "/boot/initrd.img-$1" "/boot/initramfs-$1.img"; do
+        [ -e "$image" ] || continue
+        newest=$(ls -t "$image" /etc/modprobe.d/bringup-nvidia.conf "/lib/modules/$1/modules.dep" | head -n 1)
+        [ "$newest" = "$image" ] && continue
+        if command -v update-initramfs >/dev/null; then quietly update-initramfs -u -k "$1"
+        else quietly dracut --force "$image" "$1"; fi || fail "the initramfs of $1 could not be rebuilt: $(tail -n 1 "$said")"
+    done
+}
+hold() {
+    case $manager in
+    apt) quietly apt-mark hold $(belonging) ;;
+    dnf) quietly dnf versionlock delete $(belonging) || true; quietly dnf versionlock add $(belonging) ;;
+    esac || fail "what belongs to it could not be held: $(tail -n 1 "$said")"
+}
+install() {
+    case $manager in apt) apt_install ;; dnf) dnf_install ;; esac
+    note_added
+    build || give_up "its module could not be built"
+    hold
+    say "release $(installed_release) is installed, its module built for $kernels, all of it held."
+}

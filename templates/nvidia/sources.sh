@@ -1,0 +1,72 @@
+# --- where packages come from
+
+apt_repository() {
+    if [ "$source" = nvidia ]; then
+        if [ ! -s "$keyring" ]; then
+            scratch=$(mktemp -d)
+            fetch "$repository/$key" "$scratch/keyring.deb"
+            echo "$key_hash  $scratch/keyring.deb" | sha256sum --check --status ||
+                fail "$repository/$key has not the pinned sha256. Correct sources.nvidia."
+            dpkg-deb --fsys-tarfile "$scratch/keyring.deb" |
+                tar -xO ./usr/share/keyrings/cuda-archive-keyring.gpg >"$keyring.new"
+            chmod 644 "$keyring.new"; mv -f "$keyring.new" "$keyring"
+            rm -rf "$scratch"
+        fi
+        # the key that NVIDIA withdrew
+        rm -f /etc/apt/trusted.gpg.d/*7fa2af80*
+        # another list for the same place may have come with NVIDIA's own keyring package
+        if [ -z "$apt_options" ] && grep -qsrF "$repository" /etc/apt/sources.list /etc/apt/sources.list.d \
+            --exclude='bringup-*'; then return; fi
+        list=$apt_lists/bringup-nvidia.list
+        mkdir -p "$apt_lists"
+        echo "deb [signed-by=$keyring] $repository/ /" >"$list.new"; mv -f "$list.new" "$list"
+    elif [ -z "$apt_options" ]; then
+        apt_components
+    fi
+}
+# The components with the driver, at every archive that the host's own sources name without them.
+apt_components() {
+    list=/etc/apt/sources.list.d/bringup-nvidia.sources
+    # ours stands beside what the host's own sources lack, so it is left out of the count
+    rm -f "$list"
+    apt-get indextargets --no-release-info --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(SOURCESENTRY)' \
+        'Created-By: Packages' | sort -u >"$said"
+    . /etc/os-release
+    case $ID in
+    ubuntu) wanted='restricted multiverse universe' ;;
+    *) wanted='contrib non-free non-free-firmware' ;;
+    esac
+    : >"$list.new"
+    grep ' main ' "$said" | while read -r place suite _ entry; do
+        missing=
+        for component in $wanted; do
+            grep -qF "$place $suite $component" "$said" || missing="$missing $component"
+        done
+        [ "$missing" ] || continue
+        printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents:%s\n' "$place" "$suite" "$missing" >>"$list.new"
+        # apt wants the same key wherever it meets the same place
+        signer=$(sed -n 's/^Signed-By: *\(\/[^ ]*\).*/\1/p; s/.*signed-by=\([^] ]*\).*/\1/p' "${entry%:*}" | head -n 1)
+        [ "$signer" ] && printf 'Signed-By: %s\n' "$signer" >>"$list.new"
+        echo >>"$list.new"
+    done
+    if [ -s "$list.new" ]; then mv -f "$list.new" "$list"; else rm -f "$list.new"; fi
+}
+dnf_repository() {
+    if [ "$source" = nvidia ] && ! rpm -q gpg-pubkey --qf '%{VERSION}\n' 2>/dev/null | grep -qi "${key_short}"; then
+        scratch=$(mktemp -d)
+        fetch "$repository/$key" "$scratch/key"
+        gpg --homedir "$scratch" --show-keys --with-colons "$scratch/key" 2>/dev/null | grep -q "^fpr:.*:$key_hash:" ||
+            fail "$repository/$key is not the pinned key. Correct sources.nvidia."
+        rpm --import "$scratch/key"; rm -rf "$scratch"
+    fi
+    if ! quietly dnf_ repoquery --available dkms || [ ! -s "$said" ]; then
+        quietly dnf_ install epel-release ||
+            fail "dkms is in EPEL, which is not enabled and cannot be installed. Enable EPEL on this host."
+        for name in crb powertools; do dnf config-manager --set-enabled "$name" >/dev/null 2>&1 || true; done
+    fi
+    if [ "$stream" ]; then
+        quietly dnf_ module reset nvidia-driver || true
+        quietly dnf_ module enable "$stream" ||
+            fail "the repository has no stream $stream. Set driver.branch to one that it has."
+    fi
+}
