@@ -1,7 +1,7 @@
 """What long work says while it is waited for: one live table over the fleet, lines without a terminal.
 
-Every task whose output is shown by `ops.waiting` takes part. A line such as "42% of 3.00 GiB, 11.2 MiB/s,
-30 s left" moves a bar; any other is shown as it is.
+Everything that `ops.waiting` waits for takes part, from its first moment. A line such as "42% of 3.00 GiB,
+11.2 MiB/s, 30 s left" moves a bar, and so does "loading the weights, 25%"; any other is shown as it is.
 """
 
 import re
@@ -23,6 +23,9 @@ MEASURED = re.compile(
 )
 # Without a terminal a measured line every two seconds from every host would bury the rest.
 LINE_SECONDS = 15.0
+STAGE = re.compile(r"(?P<words>.+), (?P<percent>\d+)%")
+# Many hosts have news at once; the eye wants no more than this.
+DRAWN_SECONDS = 0.25
 
 
 class Meter:
@@ -66,7 +69,18 @@ class Board:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
         self._live: Live | None = None
+        self._drawn = 0.0
         self.rows: dict[tuple[str, str], Row] = {}
+
+    def begun(self, host: str, label: str) -> None:
+        """A task is waited for from now on, which is worth a row but no line."""
+        self.rows.setdefault((host, label), Row("at work", self._clock()))
+        self.goes_on()
+
+    def goes_on(self) -> None:
+        """Time has passed: on a terminal it is seen to."""
+        if self._console.is_terminal and self.rows:
+            self._draw()
 
     def tell(self, host: str, label: str, line: str, log: Callable[[str], None]) -> None:
         """A task's newest line; `log` prints one where there is no terminal."""
@@ -75,7 +89,7 @@ class Board:
         row.line = line
         if self._console.is_terminal:
             self._draw()
-        elif not MEASURED.fullmatch(line) or row.told is None or now - row.told >= LINE_SECONDS:
+        elif not _measured(line) or row.told is None or now - row.told >= LINE_SECONDS:
             row.told = now
             log(f"{line} ({now - row.began:.0f} s)")
 
@@ -86,9 +100,13 @@ class Board:
             self._live.stop()
             self._live = None
         elif self._live:
-            self._draw()
+            self._draw(at_once=True)
 
-    def _draw(self) -> None:
+    def _draw(self, at_once: bool = False) -> None:
+        now = self._clock()
+        if not at_once and self._live and now - self._drawn < DRAWN_SECONDS:
+            return
+        self._drawn = now
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
@@ -98,19 +116,39 @@ class Board:
         """One row a task: host, work, bar, rate, what is left; or its own words."""
         table = Table.grid(padding=(0, 2))
         for (host, label), row in sorted(self.rows.items()):
-            measured = MEASURED.fullmatch(row.line)
-            if measured:
-                share = ProgressBar(total=100, completed=int(measured["percent"]), width=24)
-                words = f"{measured['percent']:>3}% of {measured['total']}"
-                rest = f"{measured['left']} left" if measured["left"] else ""
+            seconds = f"{self._clock() - row.began:.0f} s"
+            measured = _measured(row.line)
+            if measured is None:
+                table.add_row(host, label, "", row.line[:60], "", seconds)
+                continue
+            share = ProgressBar(total=100, completed=int(measured["percent"]), width=24)
+            percent = f"{measured['percent']:>3}%"
+            if "total" in measured:
+                rest = f"{measured['left']} left" if measured["left"] else seconds
+                words = f"{percent} of {measured['total']}"
                 table.add_row(host, label, share, words, measured["rate"] or "", rest)
             else:
-                seconds = f"{self._clock() - row.began:.0f} s"
-                table.add_row(host, label, "", row.line[:60], "", seconds)
+                table.add_row(host, label, share, f"{percent} {measured['words']}", "", seconds)
         return table
 
 
+def _measured(line: str) -> dict[str, str] | None:
+    """The parts of a line that says how far it is; None for any other."""
+    found = MEASURED.fullmatch(line) or STAGE.fullmatch(line)
+    return found.groupdict() if found else None
+
+
 _board = Board(Console(file=sys.stderr))
+
+
+def begun(remote: Remote, label: str) -> None:
+    """A host's task is waited for."""
+    _board.begun(remote.host.name, label)
+
+
+def goes_on() -> None:
+    """Nothing new from any task."""
+    _board.goes_on()
 
 
 def tell(remote: Remote, label: str, line: str) -> None:

@@ -13,14 +13,16 @@ from pyinfra.api.state import State
 from pyinfra.context import host
 
 from ops.remote import Remote, privileges
-from ops.waiting import say, wait
-from plan import failures
+from ops.waiting import journal, say, wait
+from plan import failures, startup
 from plan.probe import Unit
 
 # RestartSteps and RestartMaxDelaySec; an older systemd complains of them.
 BACKOFF_FROM_SYSTEMD = 254
 # What a changed unit replaces, until the changed one serves.
 PREVIOUS = "/etc/bringup/previous"
+# Of a starting server's journal: among them is what it is at.
+NEWEST_LINES = 30
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _join(state: State, host: Host, service: Service, given: dict[str, Any], rep
 
 def _becomes_active(remote: Remote, service: Service) -> bool:
     def judge(text: str, waited: float) -> bool | None:
-        active, restarts, job = text.split()
+        active, restarts, job = text.partition("\n")[0].split()
         if active == "active":
             say(remote, service.label, f"serves after {waited:.0f} s")
             return True
@@ -134,8 +136,9 @@ def _becomes_active(remote: Remote, service: Service) -> bool:
         return None
 
     show = f"systemctl show {service.unit} -P"
-    look = f'job=$({show} Job); echo "$({show} ActiveState) $({show} NRestarts) ${{job:-none}}"'
-    return wait(remote, service.label, look, judge)
+    look = f'job=$({show} Job); echo "$({show} ActiveState) $({show} NRestarts) ${{job:-none}}"; '
+    look += f"{journal(service.unit, NEWEST_LINES)} | cut -c 1-300"
+    return wait(remote, service.label, look, judge, news=lambda text: startup.stage(text.partition("\n")[2]))
 
 
 def _put_back(remote: Remote, service: Service, previous: str) -> None:

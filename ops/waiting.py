@@ -49,6 +49,7 @@ def _wait(
 ) -> bool:
     started = spoken = time.monotonic()
     pause, last = FIRST_PAUSE_SECONDS, ""
+    progress.begun(remote, label)
     while True:
         try:
             text = remote.run(look).text
@@ -62,8 +63,10 @@ def _wait(
             return verdict
         line = news(text).strip()
         if (line and line != last) or now - spoken > HEARTBEAT_SECONDS:
-            progress.tell(remote, label, line or "at work")
-            last, spoken = line, now
+            progress.tell(remote, label, line or last or "at work")
+            last, spoken = line or last, now
+        else:
+            progress.goes_on()
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from plan import settings
+from plan import hardening, settings
 from plan.decide import plan_host
 from plan.gateway import DIRECTORY, GatewayPlan
 from plan.probe import parse
@@ -79,4 +79,4 @@ def test_a_given_certificate_is_used_and_none_is_made() -> None:
 def test_the_front_is_confined(tmp_path: Path) -> None:
     path = tmp_path / "bringup-gateway.service"
     path.write_text(gateway.unit_text(planned()))
-    assert exposure(path) <= 2.5
+    assert exposure(path) <= hardening.MOST["front"]

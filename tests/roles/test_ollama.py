@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from plan import archives, settings, show, stamp
+from plan import archives, hardening, settings, show, stamp
 from plan.errors import SettingsError
 from plan.host import TagPlan
 from plan.probe import Probe, parse
@@ -234,7 +234,7 @@ class TestTheUnit:
     def test_leaves_an_exposure_of_2_5_at_most(self, accelerator: str, tmp_path: Path) -> None:
         file = tmp_path / "ollama-small.service"
         file.write_text(unit_of(replace(self.plan, accelerator=accelerator)))
-        assert exposure(file) <= 2.5
+        assert exposure(file) <= hardening.MOST["ollama"]
 
 
 class TestTheSettingsOfAServer:

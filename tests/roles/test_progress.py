@@ -60,3 +60,20 @@ def test_a_meter_counts_what_moved_and_tells_it_in_the_words_that_the_table_read
     assert read["rate"] and read["left"]
     assert MEASURED.fullmatch("100% of 4.00 GiB, 3.1 MiB/s")
     assert not MEASURED.fullmatch("Downloading 42% of it")
+
+
+def test_a_row_is_there_from_the_first_moment_and_a_stage_moves_its_bar() -> None:
+    shown, screen = board(terminal=True)
+    shown.begun("gpu-1", "service chat")
+    assert "gpu-1" in screen.getvalue() and "at work" in screen.getvalue()
+    shown.tell("gpu-1", "service chat", "loading the weights, 25%", pytest.fail)
+    shown.ended("gpu-2", "nothing")
+    assert "25% loading the weights" in screen.getvalue()
+    shown.ended("gpu-1", "service chat")
+
+
+def test_without_a_terminal_a_beginning_is_no_line() -> None:
+    shown, screen = board(terminal=False)
+    shown.begun("gpu-1", "service chat")
+    shown.goes_on()
+    assert screen.getvalue() == ""

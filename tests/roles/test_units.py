@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ops.render import render, unit_word
-from plan import host, settings
+from plan import hardening, host, settings
 from plan.decide import plan_host
 from plan.probe import parse
 from roles.vllm import deploy as vllm
@@ -154,7 +154,7 @@ class TestTheVllmUnit:
     def test_is_confined(self, tmp_path: Path, accelerator: str) -> None:
         path = tmp_path / "vllm-chat.service"
         path.write_text(unit(accelerator=accelerator))
-        assert exposure(path) <= 3.0
+        assert exposure(path) <= hardening.MOST["vllm"]
 
     def test_sees_no_devices_but_the_gpus(self) -> None:
         assert value(unit(accelerator="cuda"), "DeviceAllow") == "char-nvidia* rwm"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from plan import hardening
 from plan.host import HostPlan
 from tests.verify.evidence import MODULES
 from tests.verify.files import DIRECTORIES
@@ -81,6 +82,10 @@ def _guarded(plan: HostPlan) -> Parts:
     return ((service, name) for service, name in of_all if service.needs_key)
 
 
+def _confined(plan: HostPlan) -> Parts:
+    return ((unit, unit.name) for unit in hardening.units(plan))
+
+
 def _gateways(plan: HostPlan) -> Parts:
     return [(plan.gateway, "front")] if plan.gateway else []
 
@@ -95,6 +100,8 @@ PARTS: Mapping[str, Callable[[HostPlan], Parts]] = {
     "guarded_services": _keys,
     "guarded_service": _guarded,
     "gateway": _gateways,
+    "confined": _confined,
+    "offline": _services,
     "ollama_service": _ollama_services,
     "service": _services,
     "model": _models,

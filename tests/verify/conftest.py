@@ -8,6 +8,7 @@ fails, and the checks that stand on it are skipped with that cause. Nothing on a
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from pyinfra.api.host import Host
 
 from ops.files import Directory
 from plan.gateway import GatewayPlan
+from plan.hardening import Confined
 from plan.host import EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
 from plan.probe import InstalledEnvironment, Probe
 from plan.report import Figure
@@ -38,11 +40,14 @@ ROLES = (
     "test_torch",
     "test_models",
     "test_vllm",
+    "test_offline",
     "test_ollama",
     "test_gateway",
+    "test_units",
     "test_secrets",
     "test_drift",
 )
+DEEP = "test_offline.py"
 HOSTS = pytest.StashKey[list[Host]]()
 SUBJECTS = pytest.StashKey[list[Subject]]()
 TOLD = pytest.StashKey[list[str]]()
@@ -60,6 +65,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="only these: a group, or a pattern of host names; repeatable",
     )
+    group.addoption(
+        "--deep",
+        action="store_true",
+        help="models generate without a server as well: a minute, and a model's memory, on every host",
+    )
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
@@ -75,6 +85,11 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         print(error, file=sys.stderr)
         return 2
     return None
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What takes long is made where it is asked for."""
+    return True if collection_path.name == DEEP and not config.getoption("--deep") else None
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -128,7 +143,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     }
     if chosen:
         started = time.monotonic()
-        fleet.gather(list(chosen.values()))
+        fleet.gather(list(chosen.values()), session.config.getoption("--deep"))
         hosts = f"{len(chosen)} host{'s' if len(chosen) > 1 else ''}"
         session.config.stash[TOLD].append(f"gathered from {hosts} in {time.monotonic() - started:.1f} s")
 
@@ -247,6 +262,22 @@ def service(case: Case) -> ServicePlan:
 def guarded_service(service: ServicePlan) -> ServicePlan:
     """A planned service that asks for a key."""
     return service
+
+
+@pytest.fixture
+def offline(service: ServicePlan, installed: InstalledEnvironment, probe: Probe) -> ServicePlan:
+    """A planned service whose model and environment are there, so that they work without a server."""
+    assert installed.conda
+    if not service.model.there(probe):
+        pytest.skip(f"there is no whole model at {service.model.directory}")
+    return service
+
+
+@pytest.fixture
+def confined(case: Case) -> Confined:
+    """A unit of ours with the exposure that it may have."""
+    assert isinstance(case.part, Confined)
+    return case.part
 
 
 @pytest.fixture

@@ -6,15 +6,24 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from plan import stamp
 from plan.gateway import UNIT
-from plan.host import CONDA_PREFIX, HostPlan
+from plan.host import BYTECODE, CONDA_PREFIX, HostPlan
 from plan.probe_models import MANIFEST
 from roles.gateway.deploy import CONFIGURATION
 from roles.torch.deploy import CHECK, arguments
 
 SCRIPT = Path(__file__).with_name("evidence.sh")
+GENERATOR = Path(__file__).with_name("generate.py")
+# The engines that generate with a model without a server, by the distribution that each of them is.
+GENERATORS = ("vllm", "transformers")
+# Flags of a server without which its model would not load, or as another one.
+LOADING = (
+    *("dtype", "quantization", "trust-remote-code", "tokenizer-mode", "load-format", "hf-overrides"),
+    *("max-model-len", "tensor-parallel-size", "pipeline-parallel-size", "kv-cache-memory-bytes"),
+)
 # The packages whose import is tried, by distribution; others are known by their records alone.
 MODULES = {
     "torch": "torch",
@@ -133,6 +142,19 @@ class Evidence:
         fields = (line.split(None, 2) for line in self.lines("certificates"))
         return [(valid == "yes", path, ends) for valid, path, ends in fields]
 
+    def exposure(self, unit: str) -> float | None:
+        """What `systemd-analyze security` gives a unit, from 0 (closed) to 10; None where it says nothing."""
+        found = re.search(r"exposure level for \S+ (\d+\.\d)", "".join(self.lines("security", unit)))
+        return float(found[1]) if found else None
+
+    def generated(self, engine: str, directory: str) -> dict[str, Any]:
+        """What `generate.py` told of an engine and a model; where it ended without a word, its last words."""
+        *words, told = self.lines("generated", f"{engine} {directory}") or ["it was not run"]
+        try:
+            return dict(json.loads(told))
+        except (ValueError, TypeError):
+            return {"outcome": "failed", "cause": f"it ended: {' '.join([*words, told])[-600:]}"}
+
     def model(self, directory: str) -> dict[str, Entry]:
         """What lies in a model's directory, by path below it; the directory itself is ``""``."""
         found = (line.split(" ", 4) for line in self.lines("model", directory))
@@ -187,18 +209,27 @@ def _processes(lines: list[str]) -> list[Process]:
     return [Process(int(pid), int(rest[0]), "".join(rest[1:])) for pid, *rest in fields if rest]
 
 
-def script(plan: HostPlan) -> str:
-    """The shell text that gathers everything the checks of this plan look at."""
+def script(plan: HostPlan, deep: bool = False) -> str:
+    """The shell text that gathers everything the checks of this plan look at.
+
+    Args:
+        plan: the host's.
+        deep: whether models generate without a server as well, which takes a minute and a model's memory.
+    """
     text = re.sub(r"(?m)^ *#.*\n", "", SCRIPT.read_text())
     values = {
         "USER": plan.user,
         "MANIFEST": MANIFEST,
         "PROPERTIES": ",".join(PROPERTIES),
         "STAMP": stamp.FILE,
+        "BYTECODE": BYTECODE,
     }
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)
-    return "\n".join([text, *map(shlex.join, _calls(plan)), "block end"])
+    calls = list(map(shlex.join, _calls(plan)))
+    if deep:
+        calls += [f"generator={shlex.quote(GENERATOR.read_text())}", *map(shlex.join, _generations(plan))]
+    return "\n".join([text, *calls, "block end"])
 
 
 def _calls(plan: HostPlan) -> Iterator[list[str]]:
@@ -224,6 +255,22 @@ def _calls(plan: HostPlan) -> Iterator[list[str]]:
         yield ["service", UNIT, CONFIGURATION]
     if any(service.needs_key for service in plan.services):
         yield ["secrets", CONFIGURATION]
+
+
+def _generations(plan: HostPlan) -> Iterator[list[str]]:
+    """Each model that vLLM serves, once per engine that is planned."""
+    done = set()
+    for service in plan.services:
+        if plan.environment is None or service.engine != "vllm" or service.model.directory in done:
+            continue
+        done.add(service.model.directory)
+        options = {name.replace("-", "_"): service.flags[name] for name in LOADING if name in service.flags}
+        variables = [f"{name}={value}" for name, value in service.environment.items()]
+        for engine in GENERATORS:
+            yield [
+                *("generate", engine, plan.environment.prefix, service.model.directory),
+                *(json.dumps(options), *variables),
+            ]
 
 
 def parse(text: str) -> Evidence | None:

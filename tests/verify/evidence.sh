@@ -58,7 +58,7 @@ environment() { # CONDA_PREFIX PREFIX LOCK_FILE MODULE...
     block conda_environments; in_clean_environment "$conda/bin/conda" env list --json 2>&1
     block lock; grep -E '^[A-Za-z0-9]' "$lock" 2>/dev/null
     block imports
-    in_clean_environment timeout 300 "$prefix/bin/python" -c '
+    in_clean_environment PYTHONPYCACHEPREFIX=@BYTECODE@ timeout 300 "$prefix/bin/python" -c '
 import importlib, json, sys
 print(json.dumps(["python", "%d.%d.%d" % sys.version_info[:3]]))
 for name in sys.argv[1:]:
@@ -72,7 +72,7 @@ for name in sys.argv[1:]:
 
 torch() { # PREFIX PROGRAM ARGUMENT...
     prefix=$1; shift
-    block torch; in_clean_environment timeout 600 "$prefix/bin/python" "$@" 2>&1; echo "exit $?"
+    block torch; in_clean_environment PYTHONPYCACHEPREFIX=@BYTECODE@ timeout 600 "$prefix/bin/python" "$@" 2>&1; echo "exit $?"
 }
 
 model() { # DIRECTORY
@@ -85,7 +85,23 @@ model() { # DIRECTORY
     fi
 }
 
+generate() { # ENGINE PREFIX DIRECTORY OPTIONS NAME=VALUE...
+    engine=$1; prefix=$2; directory=$3; options=$4; shift 4
+    block generated "$engine" "$directory"
+    # without a network, with a /tmp of its own, first to end where memory runs out
+    systemd-run --quiet --pipe --wait --collect --unit="bringup-verify-$engine-$$" --property=User="$user" \
+        --property=PrivateNetwork=yes --property=PrivateTmp=yes --property=ProtectHome=yes \
+        --property=ProtectSystem=strict --property=TemporaryFileSystem=/dev/shm:mode=1777 \
+        --property=NoNewPrivileges=yes --property=OOMScoreAdjust=1000 --property=Nice=10 \
+        --property=RuntimeMaxSec=900 --property=WorkingDirectory=/tmp \
+        env "$@" HOME=/tmp TMPDIR=/tmp VLLM_CACHE_ROOT=/tmp/vllm XDG_CACHE_HOME=/tmp PYTHONDONTWRITEBYTECODE=1 \
+        CUDA_CACHE_DISABLE=1 CUDA_DEVICE_ORDER=PCI_BUS_ID VLLM_ENABLE_V1_MULTIPROCESSING=0 \
+        HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 \
+        "$prefix/bin/python" -c "$generator" "$engine" "$directory" "$options" 2>&1 | tail -n 20
+}
+
 service() { # UNIT MODEL_DIRECTORY
+    block security "$1"; systemd-analyze security --no-pager "$1" 2>/dev/null | tail -n 1
     block unit "$1"; systemctl show "$1" --property=@PROPERTIES@
     block memory "$1"; systemctl show "$1" --property=MemoryCurrent
     # what the server said of its memory when it started

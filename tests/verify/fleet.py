@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import testinfra.host
 from gevent.pool import Pool
@@ -61,9 +62,9 @@ def consider(hosts: list[Host]) -> list[Subject]:
     return list(Pool(AT_ONCE).map(_consider, hosts))
 
 
-def gather(subjects: list[Subject]) -> None:
+def gather(subjects: list[Subject], deep: bool = False) -> None:
     """Gathers on all hosts at once, in one round trip each, what the checks look at."""
-    Pool(AT_ONCE).map(_gather, [subject for subject in subjects if subject.planned])
+    Pool(AT_ONCE).map(partial(_gather, deep), [subject for subject in subjects if subject.planned])
 
 
 def part(subjects: list[Subject]) -> None:
@@ -108,14 +109,14 @@ def _plan(host: Host) -> Planned:
     )
 
 
-def _gather(subject: Subject) -> None:
+def _gather(deep: bool, subject: Subject) -> None:
     assert subject.planned
     began = time.time()
     try:
         key = subject.planned.key
         answer = run_with_input(
             subject.planned.connection,
-            evidence.script(subject.planned.plan),
+            evidence.script(subject.planned.plan, deep),
             key.get_secret_value() if key else "",
         )
     except (OSError, EOFError, SSHException) as error:
