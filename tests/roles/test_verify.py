@@ -9,10 +9,11 @@ from plan.decide import plan_host
 from plan.host import HostPlan
 from plan.probe import Disk, parse
 from tests import probes
-from tests.verify import health
-from tests.verify.evidence import Evidence
+from tests.verify import generate, health
+from tests.verify.evidence import Evidence, script
 
 PROBE = parse(probes.answer(probes.BARE))
+PREFIX = "/opt/bringup/conda/envs/serve"
 NOW = 1_760_000_000.0
 
 
@@ -55,10 +56,58 @@ def test_a_full_disk_is_told_once() -> None:
     assert list(health.disks(PROBE)) == []
 
 
+def test_a_boot_partition_is_small_and_no_trouble_until_no_kernel_fits() -> None:
+    disks = {"/": Disk("/dev/vda2", 90.0), "/boot": Disk("/dev/vda1", 0.3)}
+    assert list(health.disks(dataclasses.replace(PROBE, disks=disks))) == []
+    full = disks | {"/boot": Disk("/dev/vda1", 0.05)}
+    (sentence,) = health.disks(dataclasses.replace(PROBE, disks=full))
+    assert sentence.startswith("/dev/vda1 (at /boot) has 0.05 GiB free")
+
+
 def test_an_expired_certificate_is_told() -> None:
     lines = ["yes /etc/a.pem Jan 1 2030", "no /etc/b.pem Jan 1 2020"]
     (sentence,) = health.certificates(Evidence({"certificates": lines}))
     assert sentence.startswith("/etc/b.pem has expired (Jan 1 2020)")
+
+
+class TestGeneratingWithoutAServer:
+    """It takes what the services leave free, and says what there is no room for."""
+
+    def test_splits_over_the_freest_gpus(self) -> None:
+        gpus = generate.free_gpus("0, 500, 81559\n1, 80000, 81559\n2, 79000, 81559\n")
+        assert [index for _, _, index in generate.place("vllm", 15.0, 2, gpus, 200.0)] == ["1", "2"]
+
+    def test_is_skipped_where_services_hold_the_gpus(self) -> None:
+        with pytest.raises(generate.SkippedError, match=r"in use: 0\.5 GiB free, 18\.2 needed"):
+            generate.place("vllm", 15.0, 1, generate.free_gpus("0, 512, 81559"), 200.0)
+
+    def test_of_transformers_goes_to_the_cpu_then_if_the_host_has_the_memory(self) -> None:
+        gpus = generate.free_gpus("0, 512, 81559")
+        assert generate.place("transformers", 15.0, 1, gpus, 200.0) == []
+        with pytest.raises(generate.SkippedError, match=r"10\.0 GiB of memory are free"):
+            generate.place("transformers", 15.0, 1, gpus, 10.0)
+        with pytest.raises(generate.SkippedError, match="too much for the CPU"):
+            generate.place("transformers", 150.0, 1, gpus, 2000.0)
+
+    def test_reads_the_kernels_estimate_of_free_memory(self) -> None:
+        assert generate.free_host_gib("MemTotal: 99 kB\nMemAvailable:    2097152 kB\n") == 2.0
+
+    def test_that_ends_without_a_word_is_a_failure_with_its_last_words(self) -> None:
+        blocks = {"generated vllm /srv/models/m": ["Traceback", "Segmentation fault"]}
+        told = Evidence(blocks).generated("vllm", "/srv/models/m")
+        assert told == {"outcome": "failed", "cause": "it ended: Traceback Segmentation fault"}
+
+    def test_is_gathered_on_request_alone(self, plan: HostPlan) -> None:
+        (service,) = plan.services
+        assert "generate vllm" not in script(plan)
+        for engine in ("vllm", "transformers"):
+            assert f"generate {engine} {PREFIX} {service.model.directory} " in script(plan, deep=True)
+
+
+def test_the_exposure_of_a_unit_is_read_from_systemds_summary() -> None:
+    line = "→ Overall exposure level for vllm-chat.service: 2.3 OK 🙂"
+    assert Evidence({"security vllm-chat.service": [line]}).exposure("vllm-chat.service") == 2.3
+    assert Evidence({"security x.service": []}).exposure("x.service") is None
 
 
 class TestPorts:

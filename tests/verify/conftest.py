@@ -20,12 +20,13 @@ import testinfra.host
 from pyinfra.api.host import Host
 
 from ops.files import Directory
+from plan.gateway import UNIT as FRONT
 from plan.gateway import GatewayPlan
 from plan.hardening import Confined
 from plan.host import EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
 from plan.probe import InstalledEnvironment, Probe
 from plan.report import Figure
-from tests.verify import fleet
+from tests.verify import fleet, health
 from tests.verify.api import Api
 from tests.verify.cases import Case, cases
 from tests.verify.evidence import MODULES, Evidence
@@ -76,6 +77,8 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Reads the inventory; where there is nothing to check, one sentence and exit code 2."""
     if config.option.help or config.option.version:
         return None
+    # a plugin for other tests of ours, which takes a second to end
+    config.pluginmanager.unregister(name="hypothesispytest")
     try:
         if not config.getoption("--inventory"):
             raise inventory.InventoryError(USAGE)
@@ -309,8 +312,13 @@ def serving(service: ServicePlan, case: Case, evidence: Evidence) -> ServicePlan
 
 
 @pytest.fixture
-def api(serving: ServicePlan, planned: Planned) -> Iterator[Api]:
-    """The service's API, as a client reaches it from here."""
+def api(serving: ServicePlan, planned: Planned, evidence: Evidence) -> Iterator[Api]:
+    """The service's API, as a client reaches it from here, through the front if there is one."""
+    front = evidence.unit(FRONT).get("ActiveState") or "not there"
+    if serving.fronted and front != "active":
+        pytest.skip(f"{planned.plan.host}: {FRONT} is {front}")
+    if serving.tls and any(health.certificates(evidence)):
+        pytest.skip(f"{planned.plan.host}: the front's certificate is not valid")
     own = planned.plan.gateway is not None and planned.plan.gateway.certificate == "own"
     certificate = planned.probe.gateway.certificate if own else None
     with Api.of(serving, planned.connection, planned.key, certificate) as opened:

@@ -106,8 +106,9 @@ class Evidence:
     @property
     def torch(self) -> tuple[int, str]:
         """The torch check's exit status and what it said."""
-        *words, status = self.lines("torch") or ["not run", "exit 127"]
-        return int(status.split()[1]), "\n".join(words)
+        if "torch" not in self.blocks:
+            return 127, "not run: the environment's Python ended before it"
+        return int("".join(self.lines("python")) or 127), "\n".join(self.lines("torch"))
 
     @property
     def stamp(self) -> str | None:
@@ -243,10 +244,10 @@ def _calls(plan: HostPlan) -> Iterator[list[str]]:
     ]
     if plan.environment:
         pins = {name for part in plan.environment.pins.values() for name in part}
-        modules = [module for name, module in MODULES.items() if name in pins]
-        yield ["environment", CONDA_PREFIX, plan.environment.prefix, plan.environment.lock_file, *modules]
-        if "torch" in plan.environment.pins:
-            yield ["torch", plan.environment.prefix, CHECK, *arguments(plan, plan.environment)]
+        modules = " ".join(module for name, module in MODULES.items() if name in pins)
+        computed = arguments(plan, plan.environment) if "torch" in plan.environment.pins else []
+        there = (plan.environment.prefix, plan.environment.lock_file)
+        yield ["environment", CONDA_PREFIX, *there, CHECK, modules, *computed]
     for model in plan.models:
         yield ["model", model.directory]
     for service in plan.services:

@@ -53,26 +53,30 @@ gone() { # PATH...: what of these is still there
     for path in "$@"; do if [ -e "$path" ]; then echo "$path"; fi; done
 }
 
-environment() { # CONDA_PREFIX PREFIX LOCK_FILE MODULE...
+environment() { # CONDA_PREFIX PREFIX LOCK_FILE CHECK MODULES ARGUMENT...: one process, which imports torch once
     conda=$1; prefix=$2; lock=$3; shift 3
     block conda_environments; in_clean_environment "$conda/bin/conda" env list --json 2>&1
     block lock; grep -E '^[A-Za-z0-9]' "$lock" 2>/dev/null
     block imports
-    in_clean_environment PYTHONPYCACHEPREFIX=@BYTECODE@ timeout 300 "$prefix/bin/python" -c '
-import importlib, json, sys
+    in_clean_environment PYTHONPYCACHEPREFIX=@BYTECODE@ timeout 600 "$prefix/bin/python" -c '
+import importlib, json, os, runpy, sys
+_, check, modules, *arguments = sys.argv
+os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 print(json.dumps(["python", "%d.%d.%d" % sys.version_info[:3]]))
-for name in sys.argv[1:]:
+for name in modules.split():
     try:
         found = str(getattr(importlib.import_module(name), "__version__", ""))
     except BaseException as error:
         found = "does not import: %s: %s" % (type(error).__name__, error)
     print(json.dumps([name, found]))
+if arguments:
+    print("\n@@torch", flush=True)
+    os.dup2(1, 2)
+    sys.argv = [check, *arguments]
+    runpy.run_path(check, run_name="__main__")
 ' "$@" 2>/dev/null
-}
-
-torch() { # PREFIX PROGRAM ARGUMENT...
-    prefix=$1; shift
-    block torch; in_clean_environment PYTHONPYCACHEPREFIX=@BYTECODE@ timeout 600 "$prefix/bin/python" "$@" 2>&1; echo "exit $?"
+    status=$?
+    block python; echo "$status"
 }
 
 model() { # DIRECTORY
