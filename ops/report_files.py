@@ -2,17 +2,15 @@
 
 import os
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import tomli
 from markupsafe import Markup, escape
 
+from ops.chinese import TEMPLATES, translated
 from plan.report import Report
 
-TEMPLATES = Path(__file__).parent.parent / "templates" / "report"
 # Where reports go instead of `runs` in the working directory.
 VARIABLE = "BRINGUP_RUNS"
 
@@ -68,16 +66,10 @@ def html(report: Report) -> str:
     return environment.get_template("report.html.j2").render(report=report, style=Markup(style))
 
 
-@lru_cache(maxsize=1)
-def _words() -> dict[str, str]:
-    words: dict[str, str] = tomli.loads((TEMPLATES / "chinese.toml").read_text())["words"]
-    return words
-
-
 def _both(text: Any) -> Markup:
-    """A word in both languages, of which the page shows one; what has no translation stays as it is."""
+    """A text in both languages, of which the page shows one; what has no translation stays as it is."""
     english = str(text)
-    chinese = _words().get(english)
+    chinese = translated(english)
     if chinese is None:
         return escape(english)
     return Markup('<span class="en">{}</span><span class="zh" lang="zh-CN">{}</span>').format(

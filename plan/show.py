@@ -126,7 +126,7 @@ def _origin(because: str, environment: EnvironmentPlan, name: str) -> str:
     source = environment.only_from.get(name)
     if public and not source:
         source = ", ".join(environment.addresses.wheels_links) or None
-    return f"{reason}; from {source}" if source else because
+    return "; ".join(part for part in (reason, f"from {source}") if part) if source else because
 
 
 def _service(service: ServicePlan) -> str:

@@ -55,7 +55,7 @@ def _package(version: str) -> str:
     """Installs libnuma1 in this version with dpkg itself; the files are those that are there."""
     return f"""
         rm -rf /root/package && mkdir -p /root/package/DEBIAN
-        dpkg-query -s libnuma1 | sed -e '/^Status:/d' -e 's/^Version: .*/Version: {version}/' \
+        dpkg-query -s libnuma1 | sed -e '/^Status:/d' -e "s/^Version: .*/Version: {version}/" \
             >/root/package/DEBIAN/control
         dpkg-query -L libnuma1 | while read -r path; do if [ -f "$path" ]; then echo "$path"; fi; done |
             tar -c -P -T - | tar -x -C /root/package
@@ -82,7 +82,7 @@ FIRST = (
         "world-readable key",
         f"chmod 644 {KEY}",
         f"chmod 640 {KEY}",
-        rf"{KEY} .*644",
+        rf"{KEY} is root:bringup-gateway 644: others may read or change it",
     ),
     Sabotage(
         "downgraded package",

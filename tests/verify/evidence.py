@@ -13,6 +13,7 @@ from plan.gateway import UNIT
 from plan.host import BYTECODE, CONDA_PREFIX, HostPlan
 from plan.probe_models import MANIFEST
 from roles.gateway.deploy import CONFIGURATION
+from roles.models.deploy import TOKENS
 from roles.torch.deploy import CHECK, arguments
 
 SCRIPT = Path(__file__).with_name("evidence.sh")
@@ -224,6 +225,7 @@ def script(plan: HostPlan, deep: bool = False) -> str:
         "PROPERTIES": ",".join(PROPERTIES),
         "STAMP": stamp.FILE,
         "BYTECODE": BYTECODE,
+        "CREDENTIALS": str(Path(TOKENS).parent),
     }
     for name, value in values.items():
         text = text.replace(f"@{name}@", value)

@@ -41,6 +41,9 @@ host() {
         openssl x509 -in "$file" -noout -checkend 0 >/dev/null 2>&1 && valid=yes || valid=no
         echo "$valid $file ${ends:-unreadable}"
     done
+    block open_secrets
+    find /etc/bringup/gateway @CREDENTIALS@ -type f ! -name '*certificate.pem' -perm /027 \
+        -printf '%p is %u:%g %m\n' 2>/dev/null
     if [ -f @STAMP@ ]; then block stamp; sed 's/^/|/' @STAMP@; fi
     find /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service \
         /etc/systemd/system/bringup-*.service /opt/bringup/bin /etc/bringup \

@@ -68,11 +68,13 @@ class Reporting:
         if report.outcome != "failed":
             return
         moved = [difference for difference in subject.differences if _names(cause, difference.about)]
-        subject.told |= {difference.about for difference in moved}
         if moved:
             report.sections.append(("who has moved", "\n".join(map(_told, moved))))
-        problems = [Problem(difference.sentence, difference.diff, name) for difference in moved]
-        self.problems.setdefault(subject.name, []).extend(problems or _problems(cause, name))
+        # what several checks stumble over is told with the first of them
+        fresh = [difference for difference in moved if difference.about not in subject.told]
+        subject.told |= {difference.about for difference in moved}
+        problems = [Problem(difference.sentence, difference.diff, name) for difference in fresh]
+        self.problems.setdefault(subject.name, []).extend(problems if moved else _problems(cause, name))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

@@ -1,8 +1,8 @@
-"""The API key: nowhere on the host. It is never printed: hashes and counts are compared."""
+"""Files with secrets are closed, and the API key is nowhere on the host; it is compared, never printed."""
 
 import pytest
 
-from plan.host import ServicePlan
+from plan.host import HostPlan, ServicePlan
 from roles.gateway.deploy import CONFIGURATION
 from tests.verify.evidence import Evidence
 
@@ -13,6 +13,14 @@ def searched(guarded_services: list[ServicePlan], evidence: Evidence) -> Evidenc
     assert guarded_services
     assert "key_searched" in evidence.blocks, "the key was not looked for: the settings have none"
     return evidence
+
+
+def test_files_with_secrets_are_closed_to_others(plan: HostPlan, evidence: Evidence) -> None:
+    assert plan.user
+    opened = evidence.lines("open_secrets")
+    assert not opened, (
+        f"{'; '.join(opened)}: others may read or change it. Deploy again, and renew the secret."
+    )
 
 
 def test_what_the_front_compares_with_is_unreadable_for_others(searched: Evidence) -> None:
