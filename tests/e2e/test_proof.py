@@ -26,7 +26,6 @@ PREFIX = "/opt/bringup/conda/envs/serve"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 FRONT, FRONT_UNIT = "/etc/bringup/gateway/nginx.conf", "bringup-gateway.service"
 CERTIFICATE, KEY = "/etc/bringup/gateway/own-certificate.pem", "/etc/bringup/gateway/own-key.pem"
-MODEL = "$(dirname $(find /srv/models -name '*.safetensors' | head -n 1))"
 SHARD = "$(find /srv/models -name '*.safetensors' | head -n 1)"
 # The fronts speak https in this module, so that a certificate is in use.
 TLS = {"BRINGUP_LAB_TLS": "on"}
@@ -46,9 +45,13 @@ class Sabotage:
     under: tuple[str, ...] = ()
 
 
-def _listening(port: int) -> str:
-    """Waits until a program listens on loopback or beyond."""
-    return f"for _ in $(seq 600); do ss -Hltn | grep -q ':{port} ' && break; sleep 0.1; done"
+def _server(address: str, port: int) -> str:
+    """A program of the service's user and environment that listens."""
+    return (
+        "systemd-run --quiet --unit=stranger --property=User=bringup "
+        f"{PREFIX}/bin/python -m http.server --bind {address} --directory /var/empty {port};"
+        f" for _ in $(seq 600); do ss -Hltn | grep -q '{address}:{port} ' && break; sleep 0.1; done"
+    )
 
 
 def _package(version: str) -> str:
@@ -103,21 +106,16 @@ FIRST = (
     ),
     Sabotage(
         "opened port",
-        "systemd-run --quiet --unit=stranger --property=User=bringup "
-        f"{PREFIX}/bin/python -m http.server --bind 0.0.0.0 --directory /var/empty 9999; {_listening(9999)}",
+        _server("0.0.0.0", 9999),
         "systemctl stop stranger",
         r"is of ours, is in no plan, and listens on 0\.0\.0\.0 port 9999",
     ),
     Sabotage(
-        "second vLLM on the same port",
-        "systemd-run --quiet --unit=second --property=User=bringup --property=Restart=no --setenv=HOME=/tmp "
-        "--setenv=PYTHONPYCACHEPREFIX=/var/cache/bringup/pycache --setenv=VLLM_HOST_IP=127.0.0.1 "
-        f"{PREFIX}/bin/vllm serve {MODEL} --host 127.0.0.1 --port 8000 --enforce-eager; {_listening(8000)};"
-        # it has the port; what it would compute while the checks run is nobody's concern
-        " until ss -Hltn | grep -q '127.0.0.1:8000 '; do sleep 0.2; done;"
-        " systemctl kill --signal=STOP second",
-        "systemctl kill --signal=KILL second; rm -rf /tmp/.cache /tmp/.config",
-        r"vllm \(pid \d+\) listens on 127\.0\.0\.1 port 8000 beside ",
+        # a vLLM listens when it serves, after a minute: for the checks it is a program of the environment
+        "second server of the environment on the same port",
+        _server("127.0.0.1", 8000),
+        "systemctl stop stranger",
+        r"python \(pid \d+\) listens on 127\.0\.0\.1 port 8000 beside bringup-gateway\.service",
     ),
     Sabotage(
         "full disk",
