@@ -119,10 +119,10 @@ FIRST = (
     ),
     Sabotage(
         "full disk",
-        "mkdir /run/small; mount -t tmpfs -o size=16m small /run/small; mkdir /run/small/new /run/small/work;"
+        "mkdir -p /run/small; mount -t tmpfs -o size=16m small /run/small; cd /run/small; mkdir new work;"
         " mount -t overlay -o lowerdir=/opt,upperdir=/run/small/new,workdir=/run/small/work small /opt;"
         " dd if=/dev/zero of=/run/small/much bs=1M 2>/dev/null || true",
-        "umount -l /opt; umount -l /run/small; rmdir /run/small",
+        "cd /; umount -l /opt; umount -l /run/small; rmdir /run/small",
         r"small \(at /opt\) has 0\.00 GiB free",
     ),
 )

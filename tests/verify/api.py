@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import openai
@@ -12,8 +13,8 @@ import testinfra.host
 from openai.types.chat import ChatCompletionMessage
 from pydantic import SecretStr
 
-from plan.host import ServicePlan
-from tests.verify.connection import port_of
+from plan.host import ServicePlan, literal
+from tests.verify.connection import is_jumped_to, port_of
 
 ANSWER_SECONDS = 300
 MOST_TOKENS = 32
@@ -35,30 +36,33 @@ class Streamed:
 
 @dataclass(frozen=True)
 class Api:
-    """The API at `url`. Questions are greedy and short."""
+    """The API at `url`, whose certificate is for `named` where that is set; questions are greedy, short."""
 
     url: str
     model: str
     key: SecretStr
     trust: ssl.SSLContext | bool = True
+    named: str = ""
 
     @classmethod
     @contextmanager
     def of(
         cls, service: ServicePlan, host: testinfra.host.Host, key: SecretStr | None, certificate: str | None
     ) -> Iterator["Api"]:
-        """The planned address from here; a loopback address through the host's own connection.
+        """The planned address from here; loopback, and what is behind a jump host, through the connection.
 
         `certificate`: the one that the host made for itself, as PEM; it alone is trusted then.
         """
         given = key if key and service.needs_key else NO_KEY
+        trust: ssl.SSLContext | bool = True
         if service.fronted:
             trust = ssl.create_default_context(cadata=certificate) if certificate and service.tls else True
-            yield cls(service.url, service.served_name, given, trust)
-            return
+            if not is_jumped_to(host):
+                yield cls(service.url, service.served_name, given, trust)
+                return
         with port_of(host, service.address, service.port) as (address, port):
-            literal = f"[{address}]" if ":" in address else address
-            yield cls(f"http://{literal}:{port}", service.served_name, given)
+            url = f"http{'s' if service.tls else ''}://{literal(address)}:{port}"
+            yield cls(url, service.served_name, given, trust, service.address)
 
     def get(self, path: str, key: SecretStr | None = None, method: str = "GET") -> httpx.Response:
         """The answer to a request for a path, without a key unless one is given.
@@ -68,7 +72,16 @@ class Api:
         """
         headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
         url = f"{self.url}{path}"
-        return httpx.request(method, url, headers=headers, timeout=30, trust_env=False, verify=self.trust)
+        with httpx.Client(timeout=30, trust_env=False, verify=self.trust, event_hooks=self._hooks) as client:
+            return client.request(method, url, headers=headers)
+
+    @property
+    def _hooks(self) -> dict[str, list[Any]]:
+        """What a client does to every request: the certificate is asked for by its own name."""
+        return {"request": [self._name]} if self.named else {}
+
+    def _name(self, request: Any) -> None:
+        request.extensions["sni_hostname"] = self.named
 
     def client(self, key: SecretStr | None = None) -> openai.OpenAI:
         """A client with this key, else with the service's; it uses no proxy and asks once."""
@@ -77,7 +90,9 @@ class Api:
             api_key=(key or self.key).get_secret_value(),
             timeout=ANSWER_SECONDS,
             max_retries=0,
-            http_client=openai.DefaultHttpxClient(trust_env=False, verify=self.trust),
+            http_client=openai.DefaultHttpxClient(
+                trust_env=False, verify=self.trust, event_hooks=self._hooks
+            ),
         )
 
     def answer(self, question: str) -> str:

@@ -139,9 +139,17 @@ def connect(host: Host) -> testinfra.host.Host:
     return testinfra.host.Host(connection)
 
 
+def is_jumped_to(host: testinfra.host.Host) -> bool:
+    """Whether the host is reached through another one, so that its network need not be ours."""
+    connection = host.backend
+    if isinstance(connection, LocalConnection):
+        return False
+    return isinstance(connection.client.get_transport().sock, paramiko.Channel | paramiko.ProxyCommand)
+
+
 @contextmanager
 def port_of(host: testinfra.host.Host, address: str, port: int) -> Iterator[tuple[str, int]]:
-    """Where this process reaches a loopback address of the host: itself for `@local`, else through SSH."""
+    """Where this process reaches an address of the host: itself for `@local`, else through SSH."""
     connection = host.backend
     if isinstance(connection, LocalConnection):
         yield address, port
