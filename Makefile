@@ -65,7 +65,7 @@ test-unit: $(VENV)/.ready ## everything that needs no lab
 
 .PHONY: test-lab
 test-lab: $(VENV)/.ready lab-packages ## the lab, end to end (needs root)
-	$(BIN)/pytest -v -m lab --durations=15 $(TESTS)
+	$(BIN)/pytest -v -m lab -n 2 --dist loadfile --no-loadscope-reorder --durations=25 $(TESTS)
 
 .PHONY: test-online
 test-online: $(VENV)/.ready ## decisions resolved against the package index; slow, not part of make test
