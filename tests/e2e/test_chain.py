@@ -67,8 +67,8 @@ CUTS = [kill_pyinfra, pull_the_plug, cut_the_hub]
 
 def fetching() -> bool:
     """One host is in the middle of its wheels, the other in the middle of its model."""
-    wheels = running(VICTIM, "install-torch") or running(VICTIM, "install-vllm")
-    return wheels and "running" in on(OTHER, "systemctl show -P SubState 'bringup-model-*'")
+    model = "running" in on(OTHER, "systemctl show -P SubState 'bringup-model-*'")
+    return model and running(VICTIM, "install-vllm")
 
 
 def starting_the_service() -> bool:
@@ -90,8 +90,8 @@ def cut_when(moment: Callable[[], bool], cut: Callable[[Process], None], log: Pa
 PREFIX = "/opt/bringup/conda/envs/serve"
 UNDO = {
     fetching: {
-        VICTIM: f"cd {PREFIX}/bin && ./uv pip uninstall --python ./python torch vllm;"
-        "rm -rf /var/cache/bringup/uv",
+        VICTIM: f"cd {PREFIX}/bin && ./uv pip uninstall --python ./python vllm &&"
+        " ./uv cache clean --cache-dir /var/cache/bringup/uv vllm",
         OTHER: "rm -rf /srv/models/*",
     },
     starting_the_service: {VICTIM: f"systemctl stop {UNIT}"},
@@ -105,7 +105,7 @@ def test_the_run_after_a_cut_completes(
 ) -> None:
     for host, script in UNDO[moment].items():
         on(host, script)
-    faults(FILES, rate=20_000_000, match="/wheels/")
+    faults(FILES, rate=10_000_000, match="/wheels/")
     faults(HUB, rate=150_000, match=".safetensors")
     cut_when(moment, cut, tmp_path / "log")
     heal()

@@ -197,7 +197,7 @@ def _closed(connection: ssl.SSLSocket) -> bool:
         return True
 
 
-async def _stream(http: httpx.AsyncClient, model: str, number: int) -> str:
+async def _stream(http: httpx.AsyncClient, model: str, number: int, begun: set[int]) -> str:
     """ "whole", or why not; a stream that ends early without an error is neither."""
     question = {"model": model, "max_tokens": 48, "stream": True, "prompt": f"{number}", "ignore_eos": True}
     try:
@@ -208,6 +208,7 @@ async def _stream(http: httpx.AsyncClient, model: str, number: int) -> str:
             last = ""
             async for line in reply.aiter_lines():
                 last = line or last
+                begun.add(number)
     except httpx.HTTPError as error:
         return f"broken: {type(error).__name__}"
     return (
@@ -235,7 +236,7 @@ async def _while_streaming(work: Callable[[], Run]) -> tuple[Run, list[str]]:
 
         async def ask(number: int) -> None:
             while not run.done():
-                ended.append(await _stream(http, "second", number))
+                ended.append(await _stream(http, "second", number, set()))
                 await asyncio.sleep(1)
 
         await asyncio.gather(*(ask(number) for number in range(3)))
@@ -274,8 +275,11 @@ def test_the_key_is_not_in_what_the_deploy_says_however_much_it_says(
 async def _two_hundred(disturb: list[str]) -> list[str]:
     """200 streams at once; `disturb` runs when they are under way."""
     async with many() as http:
-        streams = [asyncio.create_task(_stream(http, "second", number)) for number in range(200)]
-        await asyncio.sleep(1)
+        begun: set[int] = set()
+        streams = [asyncio.create_task(_stream(http, "second", number, begun)) for number in range(200)]
+        async with asyncio.timeout(120):
+            while len(begun) < 20:
+                await asyncio.sleep(0.05)
         done = await asyncio.to_thread(on, HOST, "; ".join(disturb))
         assert done == "disturbed"
         return list(await asyncio.gather(*streams))
