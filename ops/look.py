@@ -9,7 +9,7 @@ from pyinfra.api.host import Host
 from ops.model_facts import facts_for
 from ops.planning import layers
 from ops.remote import Remote
-from plan import apt_closure, model_facts, settings
+from plan import apt_closure, model_facts, settings, tokens
 from plan.errors import PlanError
 from plan.lock_command import LOOK_FOLDER
 from plan.probe import parse
@@ -27,7 +27,8 @@ def write_down(host: Host, probe: str) -> None:
     facts, problems = "", []
     try:
         wanted = settings.read([data])
-        facts = model_facts.text(wanted, facts_for(wanted, parse(probe))) or ""
+        read = facts_for(host, wanted, parse(probe), {}, tokens.read(wanted.models))
+        facts = model_facts.text(wanted, read) or ""
     except PlanError as error:
         problems = error.sentences
     asked, output = host.run_shell_command(StringCommand(apt_closure.QUESTION), **Remote.own(host))

@@ -43,8 +43,8 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]
         try:
             wanted = settings.read(layers(host))
             found = secrets.read(wanted.access, models=wanted.models)
-            facts = facts_for(wanted, probe)
             pins = pins_for(host, wanted, probe, found.tokens)
+            facts = facts_for(host, wanted, probe, pins, found.tokens)
             plan = locks.planned(host, wanted, probe, facts, pins)
         except PlanError as error:
             refuse(host, error.sentences)

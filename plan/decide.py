@@ -69,8 +69,8 @@ def plan_host(
     problems = list(_gates(probe))
     if problems:
         raise PlanError(problems)
-    facts = model_facts.kept(probe) if facts is None else facts
     pins = recorded_pins(settings, probe) if pins is None else pins
+    facts = model_facts.kept(probe, pins) if facts is None else facts
     manager = package_manager(probe)
     machine = _machine(settings, probe)
     present = {name: service for name, service in settings.serve.items() if service.state == "present"}
@@ -110,7 +110,7 @@ def plan_host(
         warnings=cautions.warnings(settings, [stack, *decisions.values()], probe, tested, machine.gpus),
         ollama=ollama,
         downloads=plan_downloads(settings),
-        model_facts=model_facts.text(settings, facts),
+        model_facts=model_facts.text(settings, facts, pins),
         systemd=probe.systemd or 0,
         gateway=plan_front(settings, services, probe),
         removed_gateway=tuple(removed_front(services, probe)),

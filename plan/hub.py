@@ -1,16 +1,18 @@
 """A model's facts from its hub, without its weights: config.json and safetensors headers, by HTTP range."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 
 from plan import checkpoint, places
 from plan.errors import PlanError
 from plan.models import ModelFacts
+from plan.places import Place
+from plan.probe_models import MANIFEST
 
 DEFAULT_ENDPOINT = "https://www.modelscope.cn"
 DEFAULT_REVISION = "master"
@@ -26,11 +28,18 @@ def is_model_id(text: str) -> bool:
 
 
 class Hub:
-    """A ModelScope hub. Use it as a context manager."""
+    """A hub of models, ModelScope's unless said otherwise. Use it as a context manager."""
 
-    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, revision: str = DEFAULT_REVISION) -> None:
-        self._endpoint = endpoint.rstrip("/")
-        self._revision = revision
+    def __init__(
+        self,
+        place: str | Place = DEFAULT_ENDPOINT,
+        revision: str = DEFAULT_REVISION,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`headers` go to the hub, and to nobody that it sends us on to."""
+        found = Place("modelscope", place.rstrip("/")) if isinstance(place, str) else place
+        self._kind, self._endpoint = found.kind, found.address
+        self._revision, self._headers_sent = revision, dict(headers or {})
         self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=True)
 
     def __enter__(self) -> "Hub":
@@ -73,13 +82,33 @@ class Hub:
         Raises:
             PlanError: the hub cannot be reached, or has no such model.
         """
+        revision = quote(self._revision, safe="")
         query = urlencode({"Revision": self._revision, "Recursive": "True"})
-        response = self._get(f"/api/v1/models/{model_id}/repo/files?{query}", model_id)
-        try:
-            files = response.json()["Data"]["Files"]
-            return [file for file in files if file.get("Type") != "tree"]
-        except (ValueError, KeyError, TypeError):
-            raise PlanError([f"{self._endpoint}: its file list of {model_id} is no such list."]) from None
+        url: str | None = (
+            self._endpoint
+            + {
+                "modelscope": f"/api/v1/models/{model_id}/repo/files?{query}",
+                "huggingface": f"/api/models/{model_id}/tree/{revision}?recursive=true",
+                "mirror": f"/{model_id}/{revision}/{MANIFEST}",
+            }[self._kind]
+        )
+        files: list[dict[str, Any]] = []
+        while url:
+            response = self._get(url, model_id)
+            try:
+                files += _rows(self._kind, response.json())
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise PlanError([f"{self._endpoint}: its file list of {model_id} is no such list."]) from None
+            url = response.links.get("next", {}).get("url")
+        return files
+
+    def _url(self, model_id: str, path: str) -> str:
+        """Of a file."""
+        if self._kind == "modelscope":
+            query = urlencode({"Revision": self._revision, "FilePath": path})
+            return f"{self._endpoint}/api/v1/models/{model_id}/repo?{query}"
+        resolve = "/resolve" if self._kind == "huggingface" else ""
+        return f"{self._endpoint}/{model_id}{resolve}/{quote(self._revision, safe='')}/{quote(path)}"
 
     def commit(self, model_id: str) -> str:
         """The commit that the revision is now.
@@ -97,20 +126,19 @@ class Hub:
 
     def _fetch(self, model_id: str, path: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes `start` to `end` (exclusive) of a file; a server that ignores ranges is cut off."""
-        query = urlencode({"Revision": self._revision, "FilePath": path})
         headers = {"Range": f"bytes={start}-{end - 1}"} if end is not None else {}
-        url = f"{self._endpoint}/api/v1/models/{model_id}/repo?{query}"
+        url = self._url(model_id, path)
         try:
-            with self._client.stream("GET", url, headers=headers) as response:
+            with self._client.stream("GET", url, headers=headers | self._headers_sent) as response:
                 self._check(response, model_id)
                 skip = start if response.status_code == httpx.codes.OK else 0
                 return _take(response, skip, None if end is None else end - start)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
 
-    def _get(self, path: str, model_id: str) -> httpx.Response:
+    def _get(self, url: str, model_id: str) -> httpx.Response:
         try:
-            response = self._client.get(self._endpoint + path)
+            response = self._client.get(url, headers=self._headers_sent)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
         self._check(response, model_id)
@@ -119,11 +147,33 @@ class Hub:
     def _check(self, response: httpx.Response, model_id: str) -> None:
         if response.status_code == httpx.codes.NOT_FOUND:
             raise PlanError([f"{self._endpoint} has no {model_id} at revision {self._revision}."])
+        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise PlanError([f"{self._endpoint} lets nobody read {model_id} without the right token."])
         if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
             raise PlanError([f"{self._endpoint} answered {response.status_code} for {model_id}."])
 
     def _unreachable(self, error: httpx.HTTPError) -> PlanError:
         return PlanError([f"{self._endpoint} cannot be reached ({error}). Name a hub that answers."])
+
+
+def _rows(kind: str, answer: Any) -> list[dict[str, Any]]:
+    """The files in an answer, in ModelScope's words."""
+    if kind == "modelscope":
+        return [file for file in answer["Data"]["Files"] if file.get("Type") != "tree"]
+    if kind == "mirror":
+        return [
+            {"Path": path, "Size": file["size"], "Sha256": file["sha256"]}
+            for path, file in answer["files"].items()
+        ]
+    return [
+        {
+            "Path": file["path"],
+            "Size": (file.get("lfs") or file)["size"],
+            "Sha256": (file.get("lfs") or {}).get("oid"),
+        }
+        for file in answer
+        if file["type"] == "file"
+    ]
 
 
 def _take(response: httpx.Response, skip: int, count: int | None) -> bytes:

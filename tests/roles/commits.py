@@ -34,7 +34,12 @@ def url() -> str:
 
 def answer(model: str, revision: str = "master") -> str:
     """The body of its answer."""
-    commits = [{"Id": commit_of(model, revision), "Message": "newest"}]
+    return naming(commit_of(model, revision))
+
+
+def naming(commit: str) -> str:
+    """The body of an answer with this commit."""
+    commits = [{"Id": commit, "Message": "newest"}]
     return json.dumps({"Code": 200, "Success": True, "Data": {"Commit": commits, "TotalCount": 1}})
 
 
