@@ -75,7 +75,7 @@ def _pin(
     for place in sources.model_places(settings.sources):
         answer = _here(place, model, revision, tokens)
         if answer.silent:
-            answer = _there(host, place, model, revision, tokens, needs=kept is None)
+            answer = _there(host, place, model, revision, Asking(tokens, settings), needs=kept is None)
         if answer.commit:
             return Pin(answer.commit, str(place))
         noes.append(f"{place} {answer.word}")
@@ -158,7 +158,19 @@ def _digest(text: str) -> str:
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def _there(host: Host, place: Place, model: str, revision: str, tokens: Tokens, needs: bool) -> Answer:
+class Asking:
+    """What a host that asks in the operator's stead gives to curl, on standard input: it may be secret."""
+
+    def __init__(self, tokens: Tokens, settings: Settings) -> None:
+        self.tokens, self.proxy = tokens, tokens.proxy or settings.models.proxy
+
+    def config(self, place: Place) -> str:
+        headers = self.tokens.headers(place.kind).items()
+        lines = [f'header = "{name}: {value}"\n' for name, value in headers]
+        return "".join([*lines, f'proxy = "{self.proxy}"\n' if self.proxy else ""])
+
+
+def _there(host: Host, place: Place, model: str, revision: str, asking: Asking, needs: bool) -> Answer:
     """What a place says to a host; a host's own directory is its own, everything else is asked once."""
     own = place.kind == "host"
     key = (host.name if own else "*", str(place), model, revision)
@@ -166,7 +178,7 @@ def _there(host: Host, place: Place, model: str, revision: str, tokens: Tokens, 
         # silence for one host is no answer for another that needs one
         if key not in _answers or (_answers[key].silent and needs):
             _answers[key] = (
-                _look_there(host, place, model) if own else _ask_there(host, place, model, revision, tokens)
+                _look_there(host, place, model) if own else _ask_there(host, place, model, revision, asking)
             )
         return _answers[key]
 
@@ -203,10 +215,9 @@ fi
 """
 
 
-def _ask_there(host: Host, place: Place, model: str, revision: str, tokens: Tokens) -> Answer:
-    headers = "".join(f'header = "{name}: {value}"\n' for name, value in tokens.headers(place.kind).items())
+def _ask_there(host: Host, place: Place, model: str, revision: str, asking: Asking) -> Answer:
     script = FETCH.format(url=shlex.quote(places.question(place, model, revision)))
-    text, _, status = _run(host, script, headers).rpartition("\n")
+    text, _, status = _run(host, script, asking.config(place)).rpartition("\n")
     if not re.fullmatch(r"[1-9][0-9][0-9]", status) or int(status) in PASSING:
         return Answer(word="does not answer, neither here nor to the host", silent=True)
     return _judged(place, int(status), text)

@@ -75,12 +75,22 @@ def start(
 
 
 @operation()
-def join(task: Task, needed: Callable[[], bool] | bool = True) -> Generator[PyinfraCommand, None, None]:
-    """Waits for a task that was started, shows its progress, fails with its last words."""
+def join(
+    task: Task,
+    needed: Callable[[], bool] | bool = True,
+    rescue: Callable[[Remote], Iterable[str] | None] = lambda _: None,
+) -> Generator[PyinfraCommand, None, None]:
+    """Waits for a task that was started, shows its progress, fails with its last words.
+
+    Args:
+        task: what to wait for.
+        needed: whether it was started.
+        rescue: mends what made it fail; gives options of systemd-run to start it with again, or None.
+    """
     if not (needed() if callable(needed) else needed):
         host.noop(f"{task.name} is done")
         return
-    yield FunctionCommand(joined, (task, privileges()), {})
+    yield FunctionCommand(joined, (task, privileges(), rescue), {})
 
 
 @operation()
@@ -119,7 +129,13 @@ def start_command(task: Task, circumstances: Iterable[str] = ()) -> StringComman
     )
 
 
-def joined(state: State, host: Host, task: Task, given: dict[str, Any]) -> bool:
+def joined(
+    state: State,
+    host: Host,
+    task: Task,
+    given: dict[str, Any],
+    rescue: Callable[[Remote], Iterable[str] | None] = lambda _: None,
+) -> bool:
     """Waits until the task has ended. Returns whether it succeeded; False fails this host alone."""
     remote = Remote(host, given)
 
@@ -130,7 +146,13 @@ def joined(state: State, host: Host, task: Task, given: dict[str, Any]) -> bool:
                 if line.startswith(WARNING):
                     say(remote, task.label, line, logger.warning)
             return True
-        return _failed(remote, task, waited) if ended in ("dead", "failed") else None
+        if ended not in ("dead", "failed"):
+            return None
+        again = rescue(remote)
+        if again is None:
+            return _failed(remote, task, waited)
+        command = str(start_command(task, again))
+        return None if remote.run(command).ok else _failed(remote, task, waited)
 
     # a task that ended well says its warnings and is cleared away in the same trip
     look = (

@@ -18,7 +18,7 @@ from ops import progress
 from ops.pins import operators_folder
 from ops.remote import Remote, privileges
 from ops.waiting import CONNECTION_ERRORS
-from plan.host import USER, ModelPlan
+from plan.host import USER, HostPlan, ModelPlan
 from plan.places import place
 
 PIECE_BYTES = 8 << 20
@@ -39,7 +39,7 @@ def _send(
     remote = Remote(host, given)
     label = f"sending {model.model}"
     folder = operators_folder(place(model.endpoint), model.model)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = _files(folder)
     try:
         there = _sizes(remote, model) if pulls() else None
         if there is not None:
@@ -50,6 +50,38 @@ def _send(
         return False
     finally:
         progress.ended(remote, label)
+
+
+def can_help(plan: HostPlan, model: ModelPlan) -> bool:
+    """Whether files that other places do not give rightly may lie on the operator's machine."""
+    return any(folder.is_dir() for folder in _folders(plan, model))
+
+
+def help_out(plan: HostPlan, model: ModelPlan, remote: Remote) -> bool:
+    """Sends what a download that has ended asked the operator's machine for; False when it did not."""
+    wanted = shlex.quote(f"{model.staging}.wanted")
+    label = f"sending {model.model}"
+    try:
+        names = remote.run(f"cat {wanted} 2>/dev/null && rm -f {wanted}").text.splitlines()
+        for folder in _folders(plan, model):
+            # a host gets what lies in the model's directory, whatever it asks for
+            paths = [path for path in _files(folder) if str(path.relative_to(folder)) in names]
+            _send_files(remote, label, model, folder, paths, {})
+    except CONNECTION_ERRORS as error:
+        progress.failed(remote, label, f"the connection broke ({error}). Run again to go on.")
+        return False
+    finally:
+        progress.ended(remote, label)
+    return bool(names)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _folders(plan: HostPlan, model: ModelPlan) -> list[Path]:
+    others = [place(text) for text in plan.downloads.places if text != model.endpoint]
+    return [operators_folder(each, model.model) for each in others if each.kind == "operator"]
 
 
 def _sizes(remote: Remote, model: ModelPlan) -> dict[str, int]:

@@ -9,6 +9,7 @@ from plan.host import HostPlan
 from plan.hub import Hub
 from plan.lock import File, Model
 from plan.locking import model_key
+from plan.places import place
 
 # A hub's own bookkeeping, which no download brings.
 _NOT_DOWNLOADED = re.compile(r"\.(gitattributes|gitignore)$")
@@ -21,9 +22,9 @@ def listed(plan: HostPlan, name: str) -> Model:
         PlanError: its hub cannot be reached, or does not list it.
     """
     model = next(one for one in plan.models if model_key(one.model, one.revision) == name)
-    with Hub(model.endpoint, model.revision) as hub:
+    with Hub(place(model.endpoint), model.revision) as hub:
         commit = model.commit or hub.commit(model.model)
-    with Hub(model.endpoint, commit) as hub:
+    with Hub(place(model.endpoint), commit) as hub:
         rows = hub.files(model.model)
     try:
         files = {

@@ -68,6 +68,12 @@ class Models(Section):
         description="HTTP proxy through which hosts download models.",
         examples=["http://proxy.example:3128"],
     )
+    proxy_credentials_file: str | None = Field(
+        None, description="File on the operator's machine whose only line is the proxy's `USER:PASSWORD`."
+    )
+    proxy_credentials_env: VariableName | None = Field(
+        None, description="Environment variable on the operator's machine that holds them."
+    )
     token_file: str | None = Field(
         None, description="File on the operator's machine whose only line is the ModelScope token."
     )

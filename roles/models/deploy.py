@@ -10,6 +10,7 @@ from pyinfra.context import host
 from ops import environment as packages
 from ops import exchange, files, task, units, upload
 from ops import packages as distribution
+from ops.remote import Remote
 from ops.render import TEMPLATES, render
 from plan import model_facts
 from plan.host import USER, EnvironmentPlan, HostPlan, ModelPlan, TagPlan
@@ -18,6 +19,7 @@ from plan.probe import Probe
 from plan.tokens import Tokens
 
 PROGRAMS = "/opt/bringup/bin/models"
+FIREWALL = f"{PROGRAMS}/firewall.sh"
 TOKENS = "/etc/bringup/credentials/models.env"
 # How long a download bears a place that does not answer, before it ends with a sentence.
 PATIENCE_SECONDS = 180
@@ -59,7 +61,7 @@ def start(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
         task.start(
             task=_download(plan, environment, model, bool(tokens.environment_file)),
             needed=_needed(plan, model, probe),
-            circumstances=partial(exchange.options, plan, model, f"{PROGRAMS}/firewall.sh"),
+            circumstances=partial(_circumstances, plan, model),
             name="Start the model download",
         )
 
@@ -72,6 +74,7 @@ def join(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
         task.join(
             task=_download(plan, plan.environment, model, bool(tokens.environment_file)),
             needed=_needed(plan, model, probe),
+            rescue=partial(_rescue, plan, model),
             name="Wait for the model download",
         )
     mendable = [service for service in plan.services if not isinstance(service.model, TagPlan)]
@@ -104,6 +107,19 @@ def _needed(plan: HostPlan, model: ModelPlan, probe: Probe) -> bool:
 
 def _shared(plan: HostPlan, model: ModelPlan, probe: Probe) -> bool:
     return not model.there(probe) and exchange.of(plan, model) is not None
+
+
+def _circumstances(plan: HostPlan, model: ModelPlan) -> list[str]:
+    """Who exchanges the model, and whether the operator's machine may be asked for files of it."""
+    asked = ["--setenv=BRINGUP_OPERATOR=1"] if upload.can_help(plan, model) else []
+    return [*exchange.options(plan, model, FIREWALL), *asked]
+
+
+def _rescue(plan: HostPlan, model: ModelPlan, remote: Remote) -> list[str] | None:
+    """Sends what only the operator's machine has; the download then goes on, and asks no more."""
+    if upload.can_help(plan, model) and upload.help_out(plan, model, remote):
+        return exchange.options(plan, model, FIREWALL)
+    return None
 
 
 def _tokens(probe: Probe, tokens: Tokens) -> None:

@@ -38,6 +38,7 @@ def main(job: dict) -> None:
         say(f"{len(files)} files, {gib(size_of(files))}, all verified, nothing to mend")
         return
     staging.mkdir(parents=True, exist_ok=True)
+    Path(f"{staging}.wanted").unlink(missing_ok=True)
     for path in disk.adopt(staging, final, files):
         say(f"{path} is not as it was verified and is fetched anew")
     check_space(staging, files)
@@ -109,6 +110,9 @@ def fetch(job: dict, name: str, files: dict[str, dict], missing: set[str], progr
             try:
                 place.fetch(paths, files, progress.staging, done)
                 words.pop(place.name, None)
+            except places.AskOperatorError:
+                told = "; ".join(f"{each} {word}" for each, word in words.items())
+                sys.exit(f"{name}: {len(paths)} files are wanted from the operator's machine: {told}.")
             except places.RefusedError as error:
                 words[place.name] = str(error)
             except Exception as error:

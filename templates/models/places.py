@@ -43,6 +43,10 @@ class RefusedError(Exception):
     """A definite no: asking again changes nothing."""
 
 
+class AskOperatorError(Exception):
+    """Only the operator's machine can help on; this program ends, and is started again when it has."""
+
+
 def all_of(job: dict) -> list[Place]:
     """The places of the settings, the one that named the commit first."""
     kinds = {"huggingface": HuggingFace, "mirror": Mirror, "host": Directory, "operator": Upload}
@@ -322,10 +326,15 @@ class Upload(Place):
     kind = "operator"
 
     def listing(self) -> dict[str, dict]:
+        if not self.pinned:
+            raise RefusedError("knows no commit of another place")
         try:
             return json.loads(Path(self.job["staging"] + ".json").read_text())
         except OSError:
             raise RefusedError("has not been uploaded") from None
 
     def fetch(self, paths: list[str], files: dict[str, dict], staging: Path, done: Done) -> None:
-        raise RefusedError("has not uploaded all of it. Run again to go on")
+        if not self.pinned and os.environ.get("BRINGUP_OPERATOR"):
+            Path(self.job["staging"] + ".wanted").write_text("".join(f"{path}\n" for path in paths))
+            raise AskOperatorError
+        raise RefusedError("has not uploaded all of it. Run again to go on" if self.pinned else "cannot help")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import re
 import threading
 import time
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 CHUNK_BYTES = 1 << 16
 VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
@@ -57,7 +58,10 @@ class Proxy:
         if self.upstream:
             proxy = urlsplit(self.upstream)
             reader, writer = await self._open(proxy.hostname or "", proxy.port or 80)
-            writer.write(head)
+            request, rest = head.split(b"\r\n", 1)
+            # the answer to one request; the next one brings its credentials anew
+            rest = re.sub(rb"(?im)^((proxy-)?connection|proxy-authorization):.*\r\n", b"", rest)
+            writer.write(request + b"\r\n" + credentials(proxy) + b"Connection: close\r\n" + rest)
         elif method == "CONNECT":
             host, _, port = target.rpartition(":")
             reader, writer = await self._open(host.strip("[]"), int(port))
@@ -89,3 +93,11 @@ class Proxy:
         now = time.monotonic()
         self._free_at = max(self._free_at, now) + count / self.rate
         await asyncio.sleep(self._free_at - now)
+
+
+def credentials(proxy: SplitResult) -> bytes:
+    """The header that a proxy wants whose URL has a user and a password."""
+    if not proxy.username:
+        return b""
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+    return b"Proxy-Authorization: Basic " + base64.b64encode(pair) + b"\r\n"

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.lab.hubs import proxy
 from tests.lab.hubs.huggingface import HuggingFaceHandler
 from tests.lab.hubs.wire import RequestLog, StandInServer
 from tests.roles.download_host import NAME, SHARD, Host, hashes
@@ -99,6 +100,37 @@ def test_a_directory_of_the_host_is_copied_and_verified(host: Host, tmp_path: Pa
     code, output = host.run(places=[place], pinned_by=place, patience_seconds=2)
     assert code == 1 and f"({SHARD})" in output
     assert host.nothing_published()
+
+
+def test_the_operators_machine_is_asked_in_its_turn_for_what_a_hub_gives_wrongly(host: Host) -> None:
+    host.switch(corrupt=f"{SHARD}:2000000")
+    places = [host.endpoint, "operator:~/models"]
+    code, output = host.run({"BRINGUP_OPERATOR": "1"}, places=places)
+    assert code == 1
+    assert "1 files are wanted from the operator's machine" in output.splitlines()[-1]
+    assert (host.model / ".staging.part.wanted").read_text() == f"{SHARD}\n"
+    objects = host.published / "models" / NAME / "objects"
+    shutil.copy(objects / host.files()[SHARD], host.model / ".staging.part" / SHARD)
+    host.asked()
+    assert host.run(places=places)[0] == 0
+    assert host.fetched() == []
+    assert host.has()
+
+
+@pytest.mark.parametrize("max_rate_mbit", [None, 400])
+def test_every_byte_comes_through_the_proxy_which_wants_a_password(
+    host: Host, max_rate_mbit: int | None
+) -> None:
+    with proxy.serve(host.endpoint, "ops:p@ss word") as (address, seen):
+        place = "http://hub.invalid"  # nobody but the proxy knows it
+        job: dict[str, Any] = {"places": [place], "pinned_by": place, "max_rate_mbit": max_rate_mbit}
+        refused = {"http_proxy": f"http://ops:wrong@{address}"}
+        code, output = host.run(refused, **job, patience_seconds=2)
+        assert code == 1 and "407" in output
+        code, output = host.run({"http_proxy": f"http://ops:p%40ss%20word@{address}"}, **job)
+        assert code == 0, output
+    assert host.has()
+    assert sum(seen) > sum(file.size for file in host.repository.commits[host.commit()].files.values())
 
 
 def test_what_was_uploaded_is_verified_and_published(host: Host) -> None:
