@@ -37,8 +37,8 @@ class Hub:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """`headers` go to the hub, and to nobody that it sends us on to."""
-        found = Place("modelscope", place.rstrip("/")) if isinstance(place, str) else place
-        self._kind, self._endpoint = found.kind, found.address
+        self._place = Place("modelscope", place.rstrip("/")) if isinstance(place, str) else place
+        self._kind, self._endpoint = self._place.kind, self._place.address
         self._revision, self._headers_sent = revision, dict(headers or {})
         self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=True)
 
@@ -116,8 +116,8 @@ class Hub:
         Raises:
             PlanError: the hub cannot be reached, or does not say.
         """
-        question = places.question(places.Place("modelscope", ""), model_id, self._revision)
-        found = places.commit(places.Place("modelscope", ""), self._get(question, model_id).text)
+        question = places.question(self._place, model_id, self._revision)
+        found = places.commit(self._place, self._get(question, model_id).text)
         if found is None:
             raise PlanError(
                 [f"{self._endpoint}: does not say which commit {self._revision} of {model_id} is."]
