@@ -116,7 +116,7 @@ def _join(state: State, host: Host, change: Change, given: dict[str, Any]) -> bo
 
 def serve(change: Change, service: ServicePlan, probe: Probe, because: Iterable[OperationMeta] = ()) -> None:
     """Makes a service what it shall be: beside the one that serves, where the plan says so, else after it."""
-    restart = not service.model.there(probe)
+    restart = not all(model.there(probe) for model in service.models)
     unit = probe.units.get(service.unit)
     if service.second and unit and unit.active == "active":
         replaced(

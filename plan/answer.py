@@ -37,6 +37,7 @@ class Wish:
     `driver_branches`: those that the driver may be of, in support or not; `driver_version`: the very release
     that it must be; `driver_modules`: the flavour that its kernel modules must have. `gpus`: how many of the
     host's GPUs the model may use. `tensor_parallel` fixes how many share each layer.
+    `lora_slots` adapters of at most `lora_rank` have a place beside the weights.
     Of Ollama alone: `parallel` requests have a KV cache each, `spread` takes every GPU even if fewer suffice.
     """
 
@@ -59,6 +60,8 @@ class Wish:
     dtype: str | None = None
     enforce_eager: bool = False
     kv_cache_memory_bytes: int | None = None
+    lora_slots: int = 0
+    lora_rank: int = 0
     parallel: int = 1
     spread: bool = False
 

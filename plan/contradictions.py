@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from plan import ollama_settings, operator_flags
+from plan.models_host import adapter_of
 
 if TYPE_CHECKING:
-    from plan.sections import Driver, Settings
+    from plan.sections import Driver, Service, Settings
 
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -26,6 +27,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
                 f"for example {example}, or set `engine: ollama`."
             )
         yield from operator_flags.problems(name, service)
+        yield from _adapters(name, service)
         if service.port and service.port in seen:
             yield f"serve.{name}.port: {service.port} is serve.{seen[service.port]}'s too. Choose another."
         if service.port:
@@ -37,6 +39,15 @@ def contradictions(settings: Settings) -> Iterator[str]:
     if sources.ollama_sha256 and not sources.ollama_version:
         yield "sources.ollama_sha256: belongs to a version that is not named. Set sources.ollama_version."
     yield from _reach(settings)
+
+
+def _adapters(name: str, service: Service) -> Iterator[str]:
+    """LoRA adapters that clients could not tell from the model, and settings of none."""
+    if (service.served_name or service.model) in service.lora:
+        yield f"serve.{name}.lora: an adapter has the model's own name. Choose another."
+    for setting in ("max_loras", "max_lora_rank"):
+        if not service.lora and setting in service.model_fields_set and service.engine == "vllm":
+            yield f"serve.{name}.{setting}: is for adapters, and there are none. Set serve.{name}.lora too."
 
 
 def _reach(settings: Settings) -> Iterator[str]:
@@ -93,6 +104,8 @@ def _needed_and_absent(settings: Settings) -> Iterator[str]:
                 f"driver.state: is absent, and serve.{name} needs it. Set that to absent too, or leave "
                 "driver.state out."
             )
-        download = settings.models.downloads.get(service.model)
-        if download and download.state == "absent" and download.revision == service.revision:
-            yield f"models.{service.model}.state: is absent, and serve.{name} serves it. Set both alike."
+        needed = [(service.model, service.revision), *map(adapter_of, service.lora.values())]
+        for model, revision in needed:
+            download = settings.models.downloads.get(model)
+            if download and download.state == "absent" and download.revision == revision:
+                yield f"models.{model}.state: is absent, and serve.{name} serves it. Set both alike."

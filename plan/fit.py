@@ -31,6 +31,8 @@ class FitWish:
     utilization: float | None = None
     kv_cache_dtype: str | None = None
     enforce_eager: bool = False
+    lora_slots: int = 0
+    lora_rank: int = 0
 
 
 def decide_fit(model: ModelFacts, gpus: tuple[Gpu, ...], wish: FitWish) -> MemoryFit | tuple[Failure, ...]:
@@ -133,7 +135,8 @@ class Split:
 
     def reserve_gib(self, context: int) -> float:
         """What is kept beside weights and cache when `max_model_len` is `context`."""
-        return self.start.reserve_gib(self.model, context, self.tensor, self.wish.enforce_eager)
+        reserve = self.start.reserve_gib(self.model, context, self.tensor, self.wish.enforce_eager)
+        return reserve + lora_gib(self.model, self.wish.lora_slots, self.wish.lora_rank, self.pipeline)
 
     def cache_gib(self, context: int) -> float:
         """The KV cache that is left when `max_model_len` is `context`."""
@@ -191,6 +194,22 @@ class Split:
             gpu_memory_utilization=self.utilization,
             disk_gib=round(memory.gib(self.model.weight_bytes) + OTHER_FILES_GIB, 2),
         )
+
+
+def lora_gib(model: ModelFacts, slots: int, rank: int, pipeline: int = 1) -> float:
+    """What vLLM sets aside at start for LoRA adapters, on the rank with the most layers."""
+    return memory.gib(
+        memory.lora_bytes(
+            slots=slots,
+            rank=rank,
+            layers=math.ceil(model.layers / pipeline),
+            hidden_size=model.hidden_size,
+            intermediate_size=model.intermediate_size,
+            query_size=model.attention_heads * model.head_size,
+            key_value_size=model.kv_heads * model.head_size,
+            vocabulary=model.vocabulary,
+        )
+    )
 
 
 def kv_bytes_per_token(model: ModelFacts, tensor: int, pipeline: int, kv_cache_dtype: str | None) -> float:

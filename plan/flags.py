@@ -6,7 +6,7 @@ from plan import memory
 from plan.answer import MemoryFit
 from plan.candidates import Candidate
 from plan.constraints import Host
-from plan.fit import kv_bytes_per_token
+from plan.fit import kv_bytes_per_token, lora_gib
 from plan.gpus import Capability
 from plan.models import ModelFacts
 
@@ -80,7 +80,8 @@ def cpu_cache_bytes(host: Host) -> int:
         limit = min(limit, int(_CPU_SEQUENCES * context * cpu_bytes_per_token(model)))
     if host.machine.memory_gib:
         weights_gib = memory.gib(model.weight_bytes) if model else 0.0
-        left_gib = host.machine.memory_gib - weights_gib - CPU_SERVER_GIB
+        lora = lora_gib(model, host.wish.lora_slots, host.wish.lora_rank) if model else 0.0
+        left_gib = host.machine.memory_gib - weights_gib - CPU_SERVER_GIB - lora
         limit = min(limit, int(left_gib / 2 * memory.GIB))
     return max(limit, _CPU_CACHE_LEAST_BYTES)
 

@@ -10,6 +10,7 @@ from typing import Any
 from plan.answer import MemoryFit, Reason
 from plan.archives import Archive
 from plan.burn_in import BurnInPlan
+from plan.chat_template import ChatTemplate
 from plan.floors import Floor
 from plan.gateway import GatewayPlan
 from plan.nvidia_plan import DriverPlan
@@ -238,6 +239,14 @@ class OllamaPlan:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter of a service, and the name that clients ask for."""
+
+    name: str
+    model: ModelPlan
+
+
+@dataclass(frozen=True)
 class ServicePlan:
     """One service: a unit, the server's flags, and where it answers.
 
@@ -264,6 +273,18 @@ class ServicePlan:
     memory: MemoryFit | None = None
     unproven: tuple[str, ...] = ()
     replacing: Replacing | None = None
+    adapters: tuple[Adapter, ...] = ()
+    chat_template: ChatTemplate | None = None
+
+    @property
+    def models(self) -> tuple[ModelPlan, ...]:
+        """All that it reads from the disk: the model, then its adapters."""
+        return (self.model, *(adapter.model for adapter in self.adapters))
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """What clients may ask for: the model, then its adapters."""
+        return (self.served_name, *(adapter.name for adapter in self.adapters))
 
     @property
     def second(self) -> "ServicePlan | None":

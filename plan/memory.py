@@ -63,6 +63,28 @@ def kv_bytes_for_context(
     return bytes_per_token * ((1 - sliding_share) * context + sliding_share * windowed)
 
 
+def lora_bytes(
+    *,
+    slots: int,
+    rank: int,
+    layers: int,
+    hidden_size: int,
+    intermediate_size: int,
+    query_size: int,
+    key_value_size: int,
+    vocabulary: int,
+) -> float:
+    """Both matrices of every layer that an adapter may change, for each adapter with a place in memory.
+
+    vLLM allocates them at start, whatever the adapters really change (vllm/lora/layers). Tensor parallelism
+    splits one matrix of each pair; that is left out, on the safe side.
+    """
+    attention = 3 * hidden_size + query_size + 2 * key_value_size + query_size + hidden_size
+    feed_forward = 2 * (hidden_size + intermediate_size) + intermediate_size + hidden_size
+    ends = 2 * (vocabulary + hidden_size)
+    return slots * rank * _ACTIVATION_BYTES * (layers * (attention + feed_forward) + ends)
+
+
 def layer_peak_bytes(*, tokens: int, hidden_size: int, intermediate_size: int, tensor_parallel: int) -> float:
     """Peak of the activations inside one layer when `tokens` tokens go through at once."""
     feed_forward = _FEED_FORWARD_COPIES * intermediate_size / tensor_parallel

@@ -24,12 +24,24 @@ class Pin:
 Pins = Mapping[tuple[str, str], Pin]
 
 
+def adapter_of(text: str) -> tuple[str, str]:
+    """Model and revision of a LoRA adapter, as a service's setting writes them."""
+    model, _, revision = text.partition("@")
+    return model, revision or "master"
+
+
 def wanted(settings: Settings) -> Iterator[tuple[str, str]]:
     """Every (model, revision) that this host shall have, of those that come from a place of models."""
     pairs = [
         (service.model, service.revision)
         for _, service in sorted(settings.serve.items())
         if service.engine == "vllm" and service.state == "present"
+    ]
+    pairs += [
+        adapter_of(adapter)
+        for _, service in sorted(settings.serve.items())
+        if service.state == "present"
+        for _, adapter in sorted(service.lora.items())
     ]
     pairs += [
         (model, download.revision)

@@ -23,6 +23,10 @@ OF_VLLM = (
     "vllm",
     "tools",
     "reasoning",
+    "chat_template",
+    "lora",
+    "max_loras",
+    "max_lora_rank",
     "flags",
     "extra_args",
 )

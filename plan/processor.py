@@ -7,7 +7,7 @@ from plan import flags, memory, packages
 from plan.answer import Decision, Failure, MemoryFit, Refusal
 from plan.candidates import CPU, Candidate
 from plan.constraints import Host
-from plan.fit import LEAST_CONTEXT, OTHER_FILES_GIB
+from plan.fit import LEAST_CONTEXT, OTHER_FILES_GIB, lora_gib
 from plan.models import ModelFacts
 from plan.reasons import reasons
 
@@ -59,6 +59,8 @@ def notices(host: Host) -> Iterator[str]:
         yield "The host's C library is not known and was not checked."
     if host.wish.model and host.model is None:
         yield f"{host.wish.model} is in no table and its files were not read: its memory was not checked."
+    if host.model and host.model.mixture_of_experts and host.wish.lora_slots:
+        yield f"{host.model.id} has experts: what adapters of these take of the memory was not counted."
     if host.model and not host.model.verified:
         yield f"The size of {host.model.id} is computed, not read from its hub."
 
@@ -95,13 +97,14 @@ def _fit(host: Host, model: ModelFacts) -> MemoryFit | Failure:
     """Weights, cache and server in the host's memory; the context is cut to what the cache holds."""
     cache_bytes, host_gib = flags.cpu_cache_bytes(host), host.machine.memory_gib
     weights_gib, cache_gib = memory.gib(model.weight_bytes), memory.gib(cache_bytes)
-    needed_gib = weights_gib + cache_gib + flags.CPU_SERVER_GIB
+    server_gib = flags.CPU_SERVER_GIB + lora_gib(model, host.wish.lora_slots, host.wish.lora_rank)
+    needed_gib = weights_gib + cache_gib + server_gib
     tokens = int(cache_bytes / flags.cpu_bytes_per_token(model))
     least = host.wish.max_model_len or min(LEAST_CONTEXT, model.context)
     if (host_gib is not None and needed_gib > host_gib) or tokens < least:
-        left_gib = max(0.0, (host_gib or 0.0) - weights_gib - flags.CPU_SERVER_GIB)
+        left_gib = max(0.0, (host_gib or 0.0) - weights_gib - server_gib)
         fact = (
-            f"{model.id} takes {weights_gib:.2f} GiB of weights and the server {flags.CPU_SERVER_GIB}; of "
+            f"{model.id} takes {weights_gib:.2f} GiB of weights and the server {server_gib:.1f}; of "
             f"{host_gib or 0.0:.2f} GiB {left_gib:.2f} are left, {_cache_share(host, cache_gib)}"
         )
         return Failure(f"a context of {least} tokens fits in the host's memory", fact, _CPU_SOURCE)
@@ -109,7 +112,7 @@ def _fit(host: Host, model: ModelFacts) -> MemoryFit | Failure:
         weights_gib=round(weights_gib, 2),
         weights_gib_per_gpu=round(weights_gib, 2),
         kv_gib_per_gpu=round(cache_gib, 2),
-        reserve_gib=flags.CPU_SERVER_GIB,
+        reserve_gib=round(server_gib, 2),
         usable_gib=round(host_gib if host_gib is not None else needed_gib, 2),
         tensor_parallel=1,
         pipeline_parallel=1,

@@ -76,7 +76,7 @@ def second_unit(unit: str) -> str:
 
 def _host_gib(name: str, seats: Seats, decision: Decision) -> float:
     """What the second server takes of the host's memory; the operator's own cache counts, if it is given."""
-    cache = seats.services[name].flags.get("kv-cache-memory-bytes")
+    cache = seats.services[name].own_flags.get("kv-cache-memory-bytes")
     needed_gib = host_gib(decision)
     if isinstance(cache, int) and decision.engine == "vllm":
         needed_gib += (cache - float(decision.flags.get("kv_cache_memory_bytes", 0))) / 2**30

@@ -234,6 +234,8 @@ def _fit(host: Host, candidate: Candidate) -> MemoryFit | Refusal | None:
         utilization=wish.gpu_memory_utilization,
         kv_cache_dtype=cache,
         enforce_eager=wish.enforce_eager,
+        lora_slots=wish.lora_slots,
+        lora_rank=wish.lora_rank,
     )
     fit = decide_fit(model, host.machine.gpus, wanted)
     return fit if isinstance(fit, MemoryFit) else Refusal(fit)

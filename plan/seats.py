@@ -157,4 +157,5 @@ def host_gib(decision: Decision) -> float:
     if decision.engine != "vllm":
         return decision.memory.weights_gib if decision.memory else 0.0
     weights_gib = decision.memory.weights_gib if decision.memory else 0.0
-    return weights_gib + float(decision.flags.get("kv_cache_memory_bytes", 0)) / 2**30 + flags.CPU_SERVER_GIB
+    server_gib = decision.memory.reserve_gib if decision.memory else flags.CPU_SERVER_GIB
+    return weights_gib + float(decision.flags.get("kv_cache_memory_bytes", 0)) / 2**30 + server_gib

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from packaging.version import Version
 
-from plan import ollama_service, parsers, replacing, start
+from plan import adapters, chat_template, ollama_service, parsers, replacing, start
 from plan.answer import Decision
 from plan.errors import PlanError
 from plan.host import BYTECODE, EnvironmentPlan, ServicePlan
@@ -47,19 +47,32 @@ def plan_services(
         decision = decisions[name]
         ollama = service.engine == "ollama"
         weights_gib = decision.memory.weights_gib if decision.memory else 0.0
+        model = (
+            ollama_service.model(name, service, settings.ollama.store)
+            if ollama
+            else model_plan(service.model, service.revision, settings, pins)
+        )
+        lora = tuple(adapters.planned(service, settings, pins))
+        template = chat_template.of(name, service.chat_template, model.directory)
         yield ServicePlan(
             name=name,
             memory=decision.memory,
             engine=service.engine,
-            model=ollama_service.model(name, service, settings.ollama.store)
-            if ollama
-            else model_plan(service.model, service.revision, settings, pins),
+            model=model,
             served_name=service.served_name or service.model,
             listen=settings.access.listen,
             address=address,
             port=ports[name],
-            flags=_flags(name, decision, service),
+            flags={
+                **_decided(decision),
+                **parsers.flags(name, service, decision.vllm),
+                **adapters.flags(service, lora),
+                **({"chat-template": template.path} if template else {}),
+                **service.own_flags,
+            },
             unproven=tuple(sorted(set(service.own_flags) - set(_decided(decision)))),
+            adapters=lora,
+            chat_template=template,
             environment=(
                 ollama_service.variables(name, service.ollama, decision, settings.ollama.store)
                 if ollama
@@ -104,12 +117,8 @@ def _free(first: int, taken: Iterable[int]) -> Iterator[int]:
     return (port for port in range(first, 65536) if port not in held)
 
 
-def _flags(name: str, decision: Decision, service: Service) -> dict[str, object]:
-    """The decided flags, then the operator's, which win; all in vLLM's spelling with dashes."""
-    return _decided(decision) | parsers.flags(name, service, decision.vllm) | service.own_flags
-
-
 def _decided(decision: Decision) -> dict[str, object]:
+    """The decided flags, in vLLM's spelling with dashes; the operator's come after them, and win."""
     decided = {name.replace("_", "-"): value for name, value in decision.flags.items()}
     if decision.vllm and Version(decision.vllm) >= DRAINS_FROM:
         decided["shutdown-timeout"] = DRAIN_SECONDS

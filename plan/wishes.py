@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from plan import ollama_service
+from plan import adapters, ollama_service
 from plan.answer import Wish
 from plan.sections import Service, Settings
 
@@ -38,6 +38,8 @@ def wish_for(service: Service | None, settings: Settings) -> Wish:
         spread=service.ollama.spread,
         enforce_eager=flags.get("enforce-eager") is True,
         kv_cache_memory_bytes=_whole(flags.get("kv-cache-memory-bytes")),
+        lora_slots=adapters.slots(service) if service.lora else 0,
+        lora_rank=adapters.rank(service) if service.lora else 0,
     )
 
 

@@ -37,6 +37,24 @@ Url = Annotated[
     ),
 ]
 
+# A LoRA adapter on the hub, with its revision where that is not the default branch.
+AdapterId = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}(@[A-Za-z0-9][A-Za-z0-9._/-]{0,95})?$"
+    ),
+]
+# A name that clients ask for beside the model's own; vLLM takes the part before `=` for it.
+AdapterName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
+# A file of the operator's machine, or one inside the model: nothing above its directory.
+TemplateFile = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(model:([A-Za-z0-9_-][A-Za-z0-9._-]*/)*[A-Za-z0-9_-][A-Za-z0-9._-]*"
+        r"|[~A-Za-z0-9._/][A-Za-z0-9._/+ -]*)$"
+    ),
+]
+
 # A place of models: see plan/places.py.
 ModelPlace = Annotated[
     str,

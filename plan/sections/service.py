@@ -6,6 +6,8 @@ from pydantic import Field
 
 from plan import operator_flags
 from plan.sections.base import (
+    AdapterId,
+    AdapterName,
     Argument,
     Flag,
     FlagText,
@@ -14,6 +16,7 @@ from plan.sections.base import (
     Section,
     ServedModel,
     State,
+    TemplateFile,
     Version,
 )
 from plan.sections.ollama import OllamaServer
@@ -64,6 +67,28 @@ class Service(Section):
     reasoning: bool = Field(
         False,
         description="What the model thinks is told from what it answers; how is known from its family.",
+    )
+    chat_template: TemplateFile | None = Field(
+        None,
+        description="Chat template in place of the model's own: a file on the operator's machine, or "
+        "`model:FILE` for another one that the model brings along.",
+        examples=["templates/helpdesk.jinja"],
+    )
+    lora: dict[AdapterName, AdapterId] = Field(
+        default_factory=dict,
+        description="LoRA adapters of the model: the name that clients ask for, and the adapter's id on the "
+        "hub with its revision.",
+        examples=[{"sql": "my-org/qwen2.5-7b-sql@v1"}],
+    )
+    max_loras: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Adapters that have a place on the GPU at once; all when absent, at most 4. "
+        "Others take turns.",
+    )
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] | None = Field(
+        None, description="Largest rank of the adapters (`r` in adapter_config.json); 16 when absent."
     )
     flags: dict[Flag, bool | int | float | FlagText] = Field(
         default_factory=dict,

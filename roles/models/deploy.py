@@ -84,7 +84,7 @@ def join(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
                 service.unit, f"service {service.name}", service.start_timeout_seconds + 60
             ),
             than=f"{service.model.directory}/.bringup.json",
-            needed=plan.downloads.verify == "full" and service.model.there(probe),
+            needed=plan.downloads.verify == "full" and all(model.there(probe) for model in service.models),
             name="Restart what serves a mended model",
         )
 

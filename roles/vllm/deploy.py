@@ -1,5 +1,6 @@
 """vLLM services: one systemd unit each, active only when the model has answered."""
 
+import shlex
 from functools import partial
 
 from pyinfra.api.operation import OperationMeta
@@ -8,7 +9,7 @@ from pyinfra.context import host
 from ops import beside, files, task, units
 from ops import environment as packages
 from ops.render import render
-from plan import operator_flags
+from plan import chat_template, operator_flags
 from plan.host import BYTECODE, USER, EnvironmentPlan, HostPlan, ServicePlan
 from plan.probe import Probe
 
@@ -28,19 +29,62 @@ def install(plan: HostPlan, probe: Probe) -> OperationMeta | None:
 
 
 def serve(plan: HostPlan, probe: Probe, installed: OperationMeta | None) -> None:
-    """Writes the units, starts what does not run."""
-    if plan.environment is None:
-        return
+    """Writes the units, starts what does not run, and removes what no unit reads any more."""
+    if plan.environment:
+        _serve(plan, plan.environment, probe, installed)
+    kept = {template.path for template in templates(plan)}
+    files.absent(
+        paths=[path for path in probe.paths if path.startswith(f"{chat_template.DIRECTORY}/")],
+        seen=set(probe.paths) - kept,
+        name="Remove chat templates that no service has",
+    )
+
+
+def templates(plan: HostPlan) -> list[files.File]:
+    """The chat templates of the operator's."""
+    found = [service.chat_template for service in plan.services]
+    return [files.File(one.path, one.text) for one in found if one and one.text is not None]
+
+
+def _serve(
+    plan: HostPlan, environment: EnvironmentPlan, probe: Probe, installed: OperationMeta | None
+) -> None:
     reasons = [installed] if installed else []
     files.write(
         files=[files.File(READY, render("vllm/wait_until_ready.py"), mode="755")],
         seen=probe.paths,
         name="Write the readiness check",
     )
+    files.write(files=templates(plan), seen=probe.paths, name="Write the chat templates")
     for service in host.loop([service for service in plan.services if service.engine == "vllm"]):
-        check = _flags_check(plan.environment, service, runs=service.unit in probe.units)
-        text = partial(unit_text, plan, plan.environment)
+        check = _check(environment, service, runs=service.unit in probe.units)
+        text = partial(unit_text, plan, environment)
         beside.serve(beside.change(service, text, check), service, probe, because=reasons)
+
+
+def _check(environment: EnvironmentPlan, service: ServicePlan, runs: bool) -> str | None:
+    """What has to hold before the unit takes its place."""
+    checks = [_flags_check(environment, service, runs), _template_check(environment, service)]
+    return " && ".join(check for check in checks if check) or None
+
+
+def _template_check(environment: EnvironmentPlan, service: ServicePlan) -> str | None:
+    """A command that fails when the model brings along no such template; the operator's own was read."""
+    template = service.chat_template
+    if template is None or template.text is not None:
+        return None
+    lines = (
+        "import re, sys, jinja2",
+        "text = open(sys.argv[1], encoding='utf-8').read()",
+        f"text = re.sub(r'{chat_template.TRAINING_MARK}', '', text)",
+        "jinja2.Environment(extensions=['jinja2.ext.loopcontrols']).from_string(text)",
+    )
+    program = shlex.join([f"{environment.prefix}/bin/python", "-IB", "-c", "; ".join(lines), template.path])
+    sentence = (
+        f"serve.{service.name}.chat_template: {template.path} is missing, empty, or no Jinja: correct it"
+    )
+    path = shlex.quote(template.path)
+    return f"{{ {{ [ -s {path} ] && {program}; }} || {{ echo {shlex.quote(sentence)} >&2; exit 1; }}; }}"
 
 
 def _flags_check(environment: EnvironmentPlan, service: ServicePlan, runs: bool) -> str | None:

@@ -26,7 +26,10 @@ HOST = HOSTS[0]
 LAB = Lab.from_environment()
 ADDRESS = f"{LAB.prefix}.11"
 CHAT, SECOND = 8000, 8001
-TINY = {"flags": {"kv-cache-memory-bytes": 64 * 1024**2}, "max_model_len": 2048}
+TINY = {"extra_args": ["--kv-cache-memory-bytes", str(64 * 1024**2)], "max_model_len": 2048}
+ADAPTER = "lab/Qwen2.5-Tiny-LoRA"
+# whatever is asked, the model is told the same
+DEAF = "{% for message in messages %}{% endfor %}<|im_start|>user\n你好<|im_end|>\n<|im_start|>assistant\n"
 GONE: dict[str, object] = {"state": "absent"}
 # vLLM on two shared cores: a start takes about 40 s when nothing else runs
 START_SECONDS = 400
@@ -40,10 +43,14 @@ def change(
 ) -> Run:
     """A run for the one host, with TLS, and a second service with the same model."""
     model = json.loads((LAB.hubs / "sources.json").read_text())["model"]
-    serve: dict[str, object] = {"second": {"model": model, "served_name": "second"} | TINY | (second or {})}
+    template = LAB.hubs.parent / "deaf.jinja"
+    template.write_text(DEAF)
+    own = {"served_name": "second", "chat_template": str(template), "lora": {"other": f"{ADAPTER}@v1"}}
+    serve: dict[str, object] = {"second": {"model": model} | own | TINY | (second or {})}
     if chat:
         serve["chat"] = chat
     data = [f"serve={json.dumps(serve)}", f"access={json.dumps({'tls': 'on'} | access)}"]
+    data += [f"models={json.dumps({ADAPTER: {'state': 'absent'}})}"] if second == GONE else []
     return deploy(*options, "--limit", HOST, *(word for one in data for word in ("--data", one)))
 
 
@@ -132,7 +139,29 @@ def lies() -> str:
 def test_two_services_of_one_host_answer_each_on_its_port(both: Run) -> None:
     assert answer(CHAT).strip() and answer(SECOND).strip()
     with client(SECOND) as http:
-        assert [one["id"] for one in http.get("/v1/models").json()["data"]] == ["second"]
+        assert [one["id"] for one in http.get("/v1/models").json()["data"]] == ["second", "other"]
+
+
+def test_a_model_and_its_adapter_answer_otherwise(both: Run) -> None:
+    question = {"prompt": "你好", "max_tokens": 16, "temperature": 0}
+    with client(SECOND) as http:
+        said = [
+            http.post("/v1/completions", json=question | {"model": name}).raise_for_status().json()
+            for name in ("second", "other", "second")
+        ]
+    base, adapted, again = (one["choices"][0]["text"] for one in said)
+    assert base.strip() and adapted.strip()
+    assert base == again != adapted
+
+
+def test_the_operators_chat_template_is_what_the_model_is_told(both: Run) -> None:
+    def told(text: str) -> int:
+        asked = {"model": "second", "max_tokens": 1, "messages": [{"role": "user", "content": text}]}
+        reply = http.post("/v1/chat/completions", json=asked).raise_for_status().json()
+        return int(reply["usage"]["prompt_tokens"])
+
+    with client(SECOND) as http:
+        assert told("short") == told("a question of very many more words than that one had")
 
 
 def test_the_fingerprint_that_the_deploy_showed_is_that_of_the_certificate(both: Run) -> None:
@@ -322,7 +351,8 @@ def test_a_service_that_shall_be_absent_goes_with_its_cache_and_the_other_is_not
     left = on(
         HOST,
         "ls -d /etc/systemd/system/vllm-second* /etc/bringup/previous/vllm-second* "
-        "/var/cache/bringup/vllm-second 2>/dev/null; ss -Hltn | grep -c -e :18001 -e :8001",
+        f"/var/cache/bringup/vllm-second /etc/bringup/chat-templates/* /srv/models/{ADAPTER} 2>/dev/null; "
+        "ss -Hltn | grep -c -e :18001 -e :8001",
     )
     assert left == "0"
     assert main_process("chat") == before
@@ -331,7 +361,7 @@ def test_a_service_that_shall_be_absent_goes_with_its_cache_and_the_other_is_not
 def test_damaged_weights_are_never_active_and_whole_ones_serve_after_a_reboot(both: Run) -> None:
     on(
         HOST,
-        "rm -rf /srv/whole && mkdir /srv/whole && cd /srv/models/*/*/current/ && "
+        "rm -rf /srv/whole && mkdir /srv/whole && cd /srv/models/Qwen/*/current/ && "
         "cp -p *.safetensors /srv/whole && "
         # the header stays: a truncated or shapeless file would be refused when it is read
         "for file in *.safetensors; do dd if=/dev/zero of=$file bs=4096 seek=4 conv=notrunc status=none "
@@ -344,7 +374,7 @@ def test_damaged_weights_are_never_active_and_whole_ones_serve_after_a_reboot(bo
     until("a look at the damage", lambda: on(HOST, said) not in ("", "0"), START_SECONDS)
     assert state("chat") != "active"
     assert not answers()
-    on(HOST, "cp -p /srv/whole/* /srv/models/*/*/current/ && rm -r /srv/whole")
+    on(HOST, "cp -p /srv/whole/* /srv/models/Qwen/*/current/ && rm -r /srv/whole")
     until("the whole model", lambda: state("chat") == "active" and answers(), START_SECONDS)
 
 

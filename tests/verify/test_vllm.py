@@ -1,8 +1,10 @@
 """The services: running as planned, listening where planned, answering."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import httpx
@@ -92,16 +94,19 @@ def test_the_running_server_has_the_planned_version(serving: ServicePlan, plan: 
 def test_service_names_its_model(serving: ServicePlan, api: Api) -> None:
     with api.client() as client:
         served = [model.id for model in _answered(client.models.list)]
-    assert served == [serving.served_name]
+    assert served == list(serving.served_names)
 
 
 def test_service_answers_a_chat(serving: ServicePlan, api: Api, tell: Callable[[str], None]) -> None:
-    started = time.monotonic()
-    answer = _answered(lambda: api.answer(QUESTION)).strip()
-    seconds = time.monotonic() - started
-    assert answer, f"{serving.served_name} answered with nothing: its weights may be damaged"
-    words = json.dumps(answer, ensure_ascii=False)
-    tell(f"{serving.url}/v1 {QUESTION} {words} after {seconds:.1f} s")
+    for name in serving.served_names:
+        started = time.monotonic()
+        asked = dataclasses.replace(api, model=name)
+        answer = _answered(partial(asked.answer, QUESTION)).strip()
+        seconds = time.monotonic() - started
+        assert answer, f"{name} answered with nothing: its weights may be damaged"
+        words = json.dumps(answer, ensure_ascii=False)
+        adapter = "" if name == serving.served_name else f"{name} "
+        tell(f"{serving.url}/v1 {adapter}{QUESTION} {words} after {seconds:.1f} s")
 
 
 def test_service_streams_its_answer(
