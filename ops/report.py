@@ -14,6 +14,7 @@ import click
 from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
+from pyinfra.context import ctx_state
 
 from ops import report_files
 from ops.version import version
@@ -62,7 +63,8 @@ class _Run(BaseStateCallback):
 
     def write(self) -> None:
         """At the end of the process; a run that only showed what it would do leaves nothing."""
-        if not self.state.is_executing:
+        nothing_left = self.state.initialised and not self.state.active_hosts and "--dry" not in sys.argv
+        if not (self.state.is_executing or nothing_left):
             return
         try:
             page = report_files.write(self.report())
@@ -102,8 +104,11 @@ class _Run(BaseStateCallback):
         if host not in self.state.failed_hosts:
             changed = any(step.outcome == "changed" for step in steps)
             return "changed" if changed else "unchanged", []
+        fix = f"Try `pyinfra {self.inventory} --limit {host.name} exec -- true`."
+        if host not in self.state.activated_hosts:
+            why = [f"could not be reached: {error.rstrip('.')}. {fix}" for error in kept.errors]
+            return "unreachable", why or [f"could not be reached. {fix}"]
         if kept.probe is None and not kept.errors:
-            fix = f"Try `pyinfra {self.inventory} --limit {host.name} exec -- true`."
             return "unreachable", [f"could not be reached, or its answer broke off. {fix}"]
         return "failed", kept.errors or [
             "an operation failed. Its output is in the run's log; run again to go on from there."
@@ -135,7 +140,9 @@ class _Errors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         found = _PREFIX.match(_COLOURS.sub("", record.getMessage()))
-        if not found or not _run or found["host"] not in {host.name for host in _run.state.inventory}:
+        if not found or not _run or not _run.state.initialised:
+            return
+        if found["host"] not in {host.name for host in _run.state.inventory}:
             return
         # pyinfra's own word for "this operation failed" says less than ours
         if not re.match(r"Error: executed \d+ commands", found["text"]):
@@ -145,14 +152,30 @@ class _Errors(logging.Handler):
 _run: _Run | None = None
 
 
+def expect(deploy: str) -> None:
+    """Called before anything is connected to, so that a deploy that reaches no host is reported too.
+
+    Args:
+        deploy: the file whose runs are reported; pyinfra reads its configuration for other commands as well.
+    """
+    if deploy in sys.argv and ctx_state.isset():
+        _begin(ctx_state.get())
+
+
 def begin(host: Host) -> None:
-    """Called for every host before anything is asked of it; the first call begins the report."""
+    """Called for every host before anything is asked of it."""
+    run = _begin(host.state)
+    if run not in host.state.callback_handlers:
+        host.state.add_callback_handler(run)
+
+
+def _begin(state: State) -> _Run:
     global _run
     if _run is None:
-        _run = _Run(host.state, _inventory(sys.argv[1:]))
-        host.state.add_callback_handler(_run)
+        _run = _Run(state, _inventory(sys.argv[1:]))
         logger.addHandler(_Errors(logging.ERROR))
         atexit.register(_run.write)
+    return _run
 
 
 def _inventory(arguments: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """What every deploy leaves behind on the operator's machine."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ops import report_files
 from ops.chinese import translated
 from plan.report import HostReport, Problem, Report, from_json
 from tests import probes
+from tests.roles import forked
 from tests.roles.fleet import Answer, FakeHost, Run, deploy
 
 BARE = probes.answer(probes.BARE)
@@ -95,6 +97,48 @@ def test_a_report_that_cannot_be_written_harms_neither_the_run_nor_its_json(tmp_
     assert told["results"]["operations"]
     assert run.code == 0
     assert "The report could not be written" in run.output
+
+
+def of_latest(runs: Path) -> tuple[int, dict[str, tuple[str, str]]]:
+    """The exit code that stands in the newest report, and each host's outcome and first problem."""
+    read = from_json((runs / "latest" / "report.json").read_text())
+    hosts = {
+        host.name.removeprefix("@fake/"): (host.outcome, host.problems[0].sentence) for host in read.hosts
+    }
+    return read.exit_code, hosts
+
+
+def test_a_run_in_which_all_hosts_are_refused_is_reported(tmp_path: Path) -> None:
+    run = deploy(FakeHost("refused", probes.answer(probes.CONTAINER), ONE), BRINGUP_RUNS=str(tmp_path))
+    code, hosts = of_latest(tmp_path)
+    assert (run.code, code, hosts["refused"][0]) == (1, 1, "refused")
+
+
+def test_a_run_that_reaches_no_host_is_reported(tmp_path: Path) -> None:
+    away = [("away", {"ssh_hostname": "127.0.0.1", "ssh_port": 1, "ssh_user": "nobody"})]
+    (tmp_path / "hosts.json").write_text("{}")
+    (tmp_path / "fleet.py").write_text(f"fleet = {away!r}\n")
+    runs = tmp_path / "runs"
+    code, output = forked.run(
+        [str(tmp_path), "-y", str(tmp_path / "fleet.py"), "deploy.py"],
+        os.environ | {"BRINGUP_RUNS": str(runs)},
+        timeout_seconds=300,
+    )
+    assert code == 1, output
+    told, hosts = of_latest(runs)
+    assert told == 1
+    outcome, sentence = hosts["away"]
+    assert outcome == "unreachable"
+    assert sentence.startswith("could not be reached: ") and "Try `pyinfra " in sentence
+
+
+def test_other_commands_of_pyinfra_leave_no_report(tmp_path: Path) -> None:
+    (tmp_path / "hosts.json").write_text("{}")
+    (tmp_path / "fleet.py").write_text("fleet = [('away', {'ssh_hostname': '127.0.0.1', 'ssh_port': 1})]\n")
+    runs = tmp_path / "runs"
+    command = [str(tmp_path), "-y", str(tmp_path / "fleet.py"), "exec", "--", "true"]
+    forked.run(command, os.environ | {"BRINGUP_RUNS": str(runs)}, timeout_seconds=300)
+    assert not runs.exists()
 
 
 class TestThePage:

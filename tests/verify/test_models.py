@@ -76,5 +76,5 @@ def test_only_its_owner_may_write_to_the_model(
 
 
 def test_download_program_is_ours(model: ModelPlan, probe: Probe) -> None:
-    wrong = {file.path: difference(file, probe.paths.get(file.path)) for file in programs()}
-    assert not any(wrong.values()), f"{model.model}: {wrong}"
+    wrong = [said for file in programs() if (said := difference(file, probe.paths.get(file.path)))]
+    assert not wrong, f"{'; '.join(wrong)}: {model.model} would be downloaded by another program"
