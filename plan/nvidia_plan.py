@@ -7,6 +7,8 @@ from typing import Literal
 DIRECTORY = "/etc/bringup/driver"
 # Lies in /run, so that the boot that it waits for removes it.
 WAITING = "/run/bringup/reboot-pending"
+# The program that carries the plan out.
+PROGRAM = "/opt/bringup/bin/driver"
 
 Action = Literal["none", "keep", "install", "remove"]
 Start = Literal["", "load", "reload", "reboot"]

@@ -18,6 +18,7 @@ from ops.waiting import say
 from plan import burn_in as burn
 from plan.burn_in import BurnInPlan
 from plan.host import HostPlan
+from plan.nvidia_plan import PROGRAM
 from plan.probe import Probe
 
 LABEL = "testing the GPUs"
@@ -51,6 +52,9 @@ def _installation(plan: HostPlan, wanted: BurnInPlan) -> task.Task:
     script = (
         f"({install.script}) || {{ echo {shlex.quote(HINT)}; exit 1; }}\n{SERVICE} enable --now nvidia-dcgm"
     )
+    if plan.driver.maintained:
+        # from now on no upgrade moves it away from the driver
+        script += f"\nsh {PROGRAM} hold"
     return task.Task("dcgm", install.label, script, install.environment)
 
 
@@ -82,7 +86,9 @@ def _removal(plan: HostPlan, wanted: BurnInPlan) -> task.Task:
     purge = (
         f"{packages.DNF} remove {names}" if plan.package_manager == "dnf" else f"{packages.APT} purge {names}"
     )
+    release = "dnf versionlock delete" if plan.package_manager == "dnf" else "apt-mark unhold"
     steps = [f"{SERVICE} disable --now nvidia-dcgm 2>/dev/null || true", f"rm -f {burn.RESULT}"]
+    steps += [f"{release} {names} >/dev/null 2>&1 || true"] if names else []
     script = "\n".join([*steps, *([purge] if names else [])])
     return task.Task("dcgm", "removing DCGM", script, {"DEBIAN_FRONTEND": "noninteractive"})
 

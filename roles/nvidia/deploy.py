@@ -20,10 +20,9 @@ from ops.waiting import say
 from plan import apt, gpu_health, nvidia_table
 from plan.host import HostPlan
 from plan.nvidia import MEMORY_EXCHANGE, PERSISTENCE
-from plan.nvidia_plan import DIRECTORY, WAITING, DriverPlan
+from plan.nvidia_plan import DIRECTORY, PROGRAM, WAITING, DriverPlan
 from plan.probe import Probe
 
-PROGRAM = "/opt/bringup/bin/driver"
 PLAN = f"{DIRECTORY}/plan"
 NODES = "/etc/nvidia-imex/nodes_config.cfg"
 OVERRIDE = "/etc/systemd/system/nvidia-persistenced.service.d/bringup.conf"

@@ -47,7 +47,9 @@ belonging() {
 }
 main_package() { for name in $packages; do case $name in *dkms*) echo "$name"; return ;; esac; done; }
 installed_release() {
-    for name in $(main_package) $packages $(belonging | grep -E 'dkms|kmod'); do version_of "$name" | release_of && return; done
+    for name in $(main_package) $(belonging | grep -E 'dkms|kmod') $packages; do
+        version_of "$name" | release_of | grep . && return
+    done
     return 1
 }
 module_release() {

@@ -70,9 +70,10 @@ dnf_install() {
     for name in $packages $optional $exact; do wanted="$wanted $name-$planned"; done
     remember
     quietly dnf versionlock delete $(belonging) || true
-    if ! quietly eval "dnf_ install $wanted $beside"; then
-        problem=$(grep -m 1 -E 'nothing provides|No match for argument|Unable to find a match|cannot install' "$said" |
-            sed 's/^[ -]*//')
+    # the open and the proprietary modules conflict: one replaces the other
+    if ! quietly eval "dnf_ install --allowerasing $wanted $beside"; then
+        problem=$(grep -m 1 -E 'nothing provides|Unable to find a match|cannot install|conflicts with' "$said" |
+            sed 's/^[ -]*//; s/^Problem: //; s/^Error: //')
         undo "${problem:-$(tail -n 1 "$said")}"
     fi
 }

@@ -19,6 +19,14 @@ remove() {
     dnf)
         quietly dnf versionlock delete $(belonging) || true
         [ -z "$mine" ] || quietly dnf_ remove $mine || fail "its packages cannot be removed: $(tail -n 1 "$said")"
+        # what came along goes too, unless something else has come to need it: then rpm refuses
+        while :; do
+            left=$(installed_names | comm -12 - "$state/added")
+            for name in $left; do quietly rpm -e --allmatches "$name" || true; done
+            [ "$(installed_names | comm -12 - "$state/added")" != "$left" ] || break
+        done
+        # rpm writes a key's number in small letters
+        [ ! -e "$state/key-brought" ] || quietly rpm -e "gpg-pubkey-$(echo "$key_short" | tr 'A-F' 'a-f')" || true
         [ -z "$stream" ] || quietly dnf_ module reset nvidia-driver || true
         ;;
     esac

@@ -58,6 +58,7 @@ dnf_repository() {
         gpg --homedir "$scratch" --show-keys --with-colons "$scratch/key" 2>/dev/null | grep -q "^fpr:.*:$key_hash:" ||
             fail "$repository/$key is not the pinned key. Correct sources.nvidia."
         rpm --import "$scratch/key"; rm -rf "$scratch"
+        : >"$state/key-brought"
     fi
     if ! quietly dnf_ repoquery --available dkms || [ ! -s "$said" ]; then
         quietly dnf_ install epel-release ||

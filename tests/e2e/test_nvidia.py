@@ -87,7 +87,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             # an initramfs with every module takes a minute to make, and there are five to make
             mkdir -p /etc/initramfs-tools/conf.d; echo MODULES=list >/etc/initramfs-tools/conf.d/small
             apt-get -qq update
-            apt-get -qq -y --no-install-recommends install linux-image-amd64 ca-certificates curl libnuma1""",
+            # what it would do is asked for; it shall not do it by itself
+            systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer
+            apt-get -qq -y --no-install-recommends install linux-image-amd64 ca-certificates curl libnuma1 \
+                unattended-upgrades""",
             timeout_seconds=900,
             lab=lab,
         )
@@ -141,17 +144,27 @@ def test_no_upgrade_moves_one_part_of_it(site: Site) -> None:
         printf 'Package: nvidia-smi\\nVersion: 535.999.01-1\\nArchitecture: amd64\\nMaintainer: x <x@y>\\n\
 Description: x\\n' >nvidia-smi/DEBIAN/control
         dpkg-deb --build nvidia-smi >/dev/null && dpkg-scanpackages . >Packages 2>/dev/null
+        printf 'Origin: newer\nSHA256:\n %s %s Packages\n' "$(sha256sum Packages | cut -d ' ' -f 1)" \
+            "$(stat -c %s Packages)" >Release
         echo 'deb [trusted=yes] file:/srv/newer ./' >/etc/apt/sources.list.d/newer.list
         apt-get -qq update
         apt-get -s dist-upgrade
-        apt-mark -qq unhold nvidia-smi; echo released; apt-get -s dist-upgrade; apt-mark -qq hold nvidia-smi
-        rm -r /etc/apt/sources.list.d/newer.list /srv/newer; apt-get -qq update
+        apt-mark -qq unhold nvidia-smi; echo released; apt-get -s dist-upgrade; echo unattended
+        echo 'Unattended-Upgrade::Origins-Pattern { "origin=newer"; };' >/etc/apt/apt.conf.d/99newer
+        unattended-upgrade --dry-run -v; echo everything
+        # without what the role wrote it would be taken
+        mv /etc/apt/apt.conf.d/52bringup-nvidia /srv/; unattended-upgrade --dry-run -v
+        mv /srv/52bringup-nvidia /etc/apt/apt.conf.d/
+        apt-mark -qq hold nvidia-smi
+        rm -r /etc/apt/sources.list.d/newer.list /etc/apt/apt.conf.d/99newer /srv/newer; apt-get -qq update
     """
-    kept, _, released = site.on_host(upgrade).partition("released\n")
+    said = site.on_host(upgrade, timeout_seconds=600)
+    parts = re.split("^(?:released|unattended|everything)$", said, flags=re.MULTILINE)
+    kept, released, unattended, everything = parts
     assert "Inst nvidia-smi" not in kept and "nvidia-smi" in kept.partition("kept back")[2]
     assert "Inst nvidia-smi" in released
-    excluded = site.on_host("apt-config dump Unattended-Upgrade::Package-Blacklist")
-    assert '"nvidia"' in excluded and '"libcuda1"' in excluded
+    assert "No packages found that can be upgraded unattended" in unattended
+    assert "Packages that will be upgraded: nvidia-smi" in everything
 
 
 def test_an_installation_that_was_cut_is_completed(site: Site) -> None:

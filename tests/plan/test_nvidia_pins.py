@@ -1,6 +1,7 @@
 """A pinned release, and the services of boards whose GPUs reach beyond their host."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -128,14 +129,17 @@ def test_what_belongs_to_the_driver_is_held_with_it_dcgm_included() -> None:
 
 
 def test_the_same_is_held_by_dnf() -> None:
-    packages = {
-        "kmod-nvidia-open-dkms": Package("ii", "580.95.05-1.el9"),
-        "nvidia-driver-cuda": Package("ii", "580.95.05-1.el9"),
+    lines = (Path(__file__).parents[1] / "roles" / "dnf" / "versionlock.list").read_text().splitlines()
+    # what the probe takes of that file
+    locks = tuple(line for line in lines if "nvidia" in line)
+    names = ("kmod-nvidia-open-dkms", "nvidia-driver-cuda", "nvidia-kmod-common", "nvidia-persistenced")
+    packages = dict.fromkeys(names, Package("ii", "580.95.05-1.el9")) | {
         "datacenter-gpu-manager-4-core": Package("ii", "4.4.1-1"),
         "kernel": Package("ii", "5.14.0-570.el9"),
     }
-    locks = ("nvidia-driver-cuda-3:580.95.05-1.el9.*",)
     kernel = "5.14.0-570.el9.x86_64"
     driver = InstalledDriver(packages, (Kernel(kernel, True, "installed", RELEASE),), kernel, locks=locks)
     probe = dataclasses.replace(machine(("rocky", "9.6"), kernel=kernel), driver=RELEASE, nvidia=driver)
-    assert planned(probe).work.hold == ("datacenter-gpu-manager-4-core", "kmod-nvidia-open-dkms")
+    assert planned(probe).work.hold == ("datacenter-gpu-manager-4-core",)
+    free = dataclasses.replace(driver, locks=locks[1:])
+    assert "kmod-nvidia-open-dkms" in planned(dataclasses.replace(probe, nvidia=free)).work.hold

@@ -1,6 +1,7 @@
 """A folder in the place of a host, where the program that installs the driver runs for the tests.
 
-Its package managers write down what they are asked. What they answer follows dnf 4 and apt 2.6.
+Its package managers write down what they are asked. What they answer is recorded (dnf/README.md), or follows
+apt 2.6.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ PROGRAMS = {
         *gpg-pubkey*) exit 1 ;;
         -e*) for word; do sed -i "/^$word /d" installed; done ;;
         -qa*) cut -d ' ' -f 1 installed ;;
-        -q*) for name; do :; done; grep "^$name " installed | cut -d ' ' -f 2 | grep . ;;
+        -q*) for name; do :; done
+            grep "^$name " installed | cut -d ' ' -f 2 | grep . && exit
+            echo "package $name is not installed"; exit 1 ;;
         esac""",
     "dnf": """case "$*" in
         *"repoquery --available"*) cat offers-dkms ;;
-        *"repoquery --showduplicates"*) printf '580.95.05\\n595.58.03\\n595.71.05\\n' ;;
-        *" install "*|*" downgrade "*)
+        *"repoquery --showduplicates"*) cat versions ;;
+        *"module enable"*) ! cat no-stream 2>/dev/null ;;
+        *" install "*)
+            if cat dnf-refuses 2>/dev/null; then exit 1; fi
             for word; do
                 case $word in
                 *nvidia*-[0-9][0-9][0-9].*)
                     name=${word%%-[0-9]*}; release=${word#"$name"-}
-                    if [ "$release" = "$(cat refuses 2>/dev/null)" ]; then
-                        echo "Error: "; echo " Problem: package $word requires gcc"
-                        echo "  - nothing provides gcc needed by $word"; exit 1
-                    fi
                     # one flavour of the modules replaces the other
                     case $name in kmod-*) sed -i '/^kmod-nvidia-.*-dkms /d' installed ;; esac
                     sed -i "/^$name /d" installed; echo "$name $release" >>installed ;;
@@ -112,6 +113,11 @@ PROGRAMS = {
 }
 
 
+def dnf_said(name: str) -> str:
+    """A recorded output of dnf."""
+    return (Path(__file__).parent / "dnf" / f"{name}.txt").read_text()
+
+
 @dataclass
 class Sandbox:
     """A host without a driver, or with the packages that are given."""
@@ -121,7 +127,8 @@ class Sandbox:
 
     def __post_init__(self) -> None:
         self.write("installed", "".join(f"{name} {version}\n" for name, version in self.installed.items()))
-        self.write("offers-dkms", "dkms-3.2.1\n")
+        self.write("offers-dkms", "dkms-0:3.2.1-1.el9.noarch\n")
+        self.write("versions", "580.95.05\n\n" + dnf_said("versions"))
         self.write("fingerprint", f"fpr:::::::::{KEY}:\n")
         for place in ("etc/systemd/system", "etc/apt/sources.list.d", "usr/share/keyrings", "boot"):
             (self.folder / place).mkdir(parents=True)

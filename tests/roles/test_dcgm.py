@@ -49,6 +49,8 @@ def test_gpus_are_tested_after_torch_and_before_anything_is_served() -> None:
     assert kinds.index("join check-torch") < kinds.index("start dcgm") < kinds.index("service restart")
     install = started(done, "dcgm")
     assert f"install {' '.join(PACKAGES)}" in install and "enable --now nvidia-dcgm" in install
+    # this driver is none of ours to hold, and so is what belongs to it
+    assert "driver hold" not in install
 
 
 def test_a_gpu_that_fails_costs_its_host_and_is_named() -> None:
@@ -78,7 +80,8 @@ def test_dcgm_goes_when_it_shall_be_absent() -> None:
     done = run(installed(GPU), "", ONE | {"burn_in": {"state": "absent"}})
     assert of_dcgm(done) == ["start dcgm", "join dcgm"]
     (command,) = (trip.command for trip in done.execs["gpu"] if "--unit=bringup-dcgm.service" in trip.command)
-    assert f"purge {' '.join(PACKAGES)}" in command and "rm -f /etc/bringup/burn-in.json" in command
+    assert command.index("apt-mark unhold") < command.index(f"purge {' '.join(PACKAGES)}")
+    assert "rm -f /etc/bringup/burn-in.json" in command
     assert of_dcgm(run(GPU, "", ONE | {"burn_in": {"state": "absent"}})) == []
 
 

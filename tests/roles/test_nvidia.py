@@ -92,6 +92,7 @@ def fleet() -> Run:
             (boots,),
         ),
         FakeHost("ails", ailing(), MODEL),
+        FakeHost("tested", ailing(), MODEL | {"burn_in": {"level": 1}}),
         FakeHost("lost", ailing(log=LOST), MODEL | {"driver": {"reboot": "allowed"}}, (boots,)),
         FakeHost("fails", probed(), MODEL, (Answer(r"state=.*bringup-driver", "failed"),)),
     )
@@ -171,6 +172,13 @@ class TestAReboot:
         assert any("--property=SuccessExitStatus=3" in command for command in commands)
         assert "test -e /run/bringup/reboot-pending" in commands
         assert tasks(fleet, "unloadable") == ["start", "settle"]
+
+
+def test_dcgm_is_held_with_the_driver_from_its_installation_on(fleet: Run) -> None:
+    (install,) = (
+        trip.command for trip in fleet.execs["tested"] if "--unit=bringup-dcgm.service" in trip.command
+    )
+    assert install.index("datacenter-gpu-manager-4") < install.index("sh /opt/bringup/bin/driver hold")
 
 
 class TestGpusThatAil:

@@ -6,7 +6,7 @@ import pytest
 
 from plan.probe import Probe
 from tests.plan.test_nvidia import B200, H100, V100, machine
-from tests.roles.driver_sandbox import Sandbox
+from tests.roles.driver_sandbox import Sandbox, dnf_said
 
 KERNELS = {
     "8.10": "4.18.0-553.el8_10.x86_64",
@@ -49,7 +49,7 @@ class TestDnf:
             "dnf module reset nvidia-driver",
             "dnf module enable nvidia-driver:595-open",
             "dnf versionlock delete",
-            f"dnf install dkms kernel-devel-{KERNELS[version]} dnf-command(versionlock) "
+            f"dnf install --allowerasing dkms kernel-devel-{KERNELS[version]} dnf-command(versionlock) "
             "kmod-nvidia-open-dkms-595.71.05 nvidia-driver-cuda-595.71.05 nvidia-persistenced-595.71.05",
             "dnf versionlock delete kmod-nvidia-open-dkms nvidia-driver-cuda nvidia-persistenced",
             "dnf versionlock add kmod-nvidia-open-dkms nvidia-driver-cuda nvidia-persistenced",
@@ -108,13 +108,44 @@ class TestDnf:
             "that the repository has, or driver.source to distribution.\n"
         )
 
-    def test_says_why_an_installation_failed_and_what_to_do(self, host: Sandbox) -> None:
-        host.write("refuses", "595.71.05")
+    @pytest.mark.parametrize(
+        ("said", "sentence"),
+        [
+            (
+                "nothing-provides",
+                "nothing provides gcc-of-another-world needed by nvidia-needs-more-1.0-1.el9.noarch",
+            ),
+            ("no-match", "Unable to find a match: kmod-nvidia-open-dkms-595.99.01"),
+            (
+                "conflict",
+                "package kmod-nvidia-latest-dkms-3:580.95.05-1.el9.noarch conflicts with "
+                "kmod-nvidia-open-dkms provided by kmod-nvidia-open-dkms-3:580.95.05-1.el9.noarch",
+            ),
+        ],
+    )
+    def test_says_why_an_installation_failed_and_what_to_do(
+        self, host: Sandbox, said: str, sentence: str
+    ) -> None:
+        host.write("dnf-refuses", dnf_said(said))
         done = host.run(rhel("9.6"), "install")
+        assert done.stderr == f"driver: it could not be installed: {sentence}. Mend that and run again.\n"
+
+    def test_says_that_the_repository_has_no_such_stream(self, host: Sandbox) -> None:
+        host.write("no-stream", dnf_said("no-such-stream"))
+        done = host.run(rhel("9.6"), "install", branch=590)
         assert done.stderr == (
-            "driver: it could not be installed: nothing provides gcc needed by "
-            "kmod-nvidia-open-dkms-595.71.05. Mend that and run again.\n"
+            "driver: the repository has no stream nvidia-driver:590-open. Set driver.branch to one that it "
+            "has.\n"
         )
+
+    def test_takes_away_with_it_what_came_along_and_the_key(self, host: Sandbox) -> None:
+        host.run(rhel("9.6"), "install")
+        host.write("etc/bringup/driver/added", "dkms\nkernel-devel\nkmod-nvidia-open-dkms\n")
+        host.write("installed", "bash 5\ndkms 3.2.1\nkernel-devel 5.14.0\n")
+        done = host.run(rhel("9.6"), "remove")
+        assert done.returncode == 0, done.stderr
+        assert host.packages() == {"bash": "5"}
+        assert "rpm -e gpg-pubkey-d42d0685" in host.asked("rpm -e")
 
 
 class TestAnUpgradeThatFails:
@@ -134,7 +165,9 @@ class TestAnUpgradeThatFails:
         host = Sandbox(tmp_path, OLD)
         (host.folder / "bin" / "dkms").write_text("#!/bin/sh\nexit 1\n")
         dnf = host.folder / "bin" / "dnf"
-        dnf.write_text(dnf.read_text().replace('case "$*" in', 'case "$*" in *allowerasing*) exit 1 ;;', 1))
+        dnf.write_text(
+            dnf.read_text().replace('case "$*" in', 'case "$*" in *allowerasing*kmod*580*) exit 1 ;;', 1)
+        )
         done = host.run(rhel("9.6"), "install")
         assert "release 580.95.05, which was there before, could not be put back either" in done.stderr
 
