@@ -31,4 +31,5 @@ if plan and probe:
     ollama.serve(plan, probe)
     gateway.serve(plan, probe, secrets)
     models.tidy(plan, probe)
+    ground.leave(plan, probe)
     ground.stamp(plan, probe)

@@ -1,5 +1,6 @@
 """systemd services: enabled, started once, restarted only for a reason, joined until they serve."""
 
+import re
 import shlex
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ BACKOFF_FROM_SYSTEMD = 254
 PREVIOUS = "/etc/bringup/previous"
 # Of a starting server's journal: among them is what it is at.
 NEWEST_LINES = 30
+# Lines of a journal that say why: an exception with its message, systemd on the kernel; not those that only
+# point at another one, and no warnings.
+CAUSE = re.compile(r"\b\w*(Error|Exception|error): \S|OOM killer|oom-kill")
+ELSEWHERE = re.compile(r"WARNING|[Ss]ee (root cause|stack trace)")
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,11 @@ def explain(remote: Remote, service: Service, waited: float) -> bool:
     newest = f"journalctl --quiet --no-pager --output=cat --lines=600 --since=-{waited + 5:.0f}s"
     text = remote.run(f"{newest} --unit={service.unit}").text
     lines = text.splitlines()
-    errors = [line for line in lines if "error" in line.lower()] or lines
+    errors = (
+        [line for line in lines if CAUSE.search(line) and not ELSEWHERE.search(line)]
+        or [line for line in lines if "error" in line.lower()]
+        or lines
+    )
     words = "\n".join(f"    {line}" for line in [*errors[-6:], f"More: journalctl -u {service.unit}"])
     hint = failures.explain(text, service.setting) or ""
     say(

@@ -20,7 +20,9 @@ def contradictions(settings: Settings) -> Iterator[str]:
     """One sentence (setting, fact, fix) for each."""
     seen: dict[int, str] = {}
     for name, service in settings.serve.items():
-        if service.engine == "vllm" and not HUB_ID.fullmatch(service.model):
+        if service.state == "present" and not service.model:
+            yield f"serve.{name}.model: is missing. Set it, for example 'Qwen/Qwen2.5-7B-Instruct'."
+        elif service.model and service.engine == "vllm" and not HUB_ID.fullmatch(service.model):
             example = f"Qwen/{service.model.partition(':')[0].rpartition('/')[2]}"
             yield (
                 f"serve.{name}.model: {service.model!r} is not a hub id. Write it as organisation/name, "
@@ -60,7 +62,8 @@ def _reach(settings: Settings) -> Iterator[str]:
     except ValueError:
         yield f"access.listen: {access.listen!r} is no address or network. Write one such as '10.1.0.0/16'."
         return
-    if exposed and settings.serve and not (access.api_key_file or access.api_key_env):
+    served = any(service.state == "present" for service in settings.serve.values())
+    if exposed and served and not (access.api_key_file or access.api_key_env):
         yield (
             f"access.listen: {access.listen} is not loopback and there is no key. "
             "Set access.api_key_file or access.api_key_env."

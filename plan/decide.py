@@ -37,6 +37,7 @@ from plan.sections import Service, Settings
 from plan.services import compilers, plan_services
 from plan.wishes import wish_for
 
+ENGINES = ("vllm", "ollama")
 ARCHITECTURES = ("x86_64", "aarch64")
 # Beside the environment itself: conda, its package cache, and what a download needs until it is unpacked.
 BESIDE_ENVIRONMENT_GIB = 2.0
@@ -320,10 +321,12 @@ def _constraints(stack: Decision, pins: Mapping[str, Mapping[str, str]]) -> dict
 
 
 def _removed_services(settings: Settings, probe: Probe) -> Iterator[str]:
+    """Units of services that shall go, whatever served them, and of those that another engine serves now."""
     for name, service in settings.serve.items():
-        unit = f"{service.engine}-{name}.service"
-        if service.state == "absent" and unit in probe.units:
-            yield unit
+        for engine in ENGINES:
+            unit = f"{engine}-{name}.service"
+            if unit in probe.units and (service.state == "absent" or service.engine != engine):
+                yield unit
 
 
 def _removed_environments(settings: Settings, probe: Probe) -> Iterator[str]:

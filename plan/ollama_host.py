@@ -28,7 +28,7 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
     Raises:
         SettingsError: the archive of the settings' version cannot be named.
     """
-    own = {name: service for name, service in settings.serve.items() if service.engine == "ollama"}
+    own = {name: service for name, service in settings.serve.items() if _ours(service)}
     if not own:
         return None
     store = settings.ollama.store
@@ -55,6 +55,13 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
             *(() if _foreign_units(own, probe) else _unused_paths(archive, store, probe)),
         ),
         https_proxy=settings.ollama.https_proxy,
+    )
+
+
+def _ours(service: Service) -> bool:
+    """Whether a service is Ollama's; of one that shall go the settings need not say what it was."""
+    return service.engine == "ollama" or (
+        service.state == "absent" and "engine" not in service.model_fields_set
     )
 
 

@@ -69,7 +69,8 @@ def contradictions(settings: Settings) -> Iterator[str]:
 
 
 def _of_a_service(name: str, service: Service) -> Iterator[str]:
-    yield from _no_tag(f"serve.{name}.model", service.model)
+    if service.model:
+        yield from _no_tag(f"serve.{name}.model", service.model)
     for setting in OF_VLLM:
         if setting in service.model_fields_set:
             yield f"serve.{name}.{setting}: is for vLLM, and the engine is ollama. Leave it out."

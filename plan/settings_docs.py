@@ -78,7 +78,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True, validated_data={})
-    return "" if value is None or value in ([], {}) else f"`{value}`"
+    return "" if value is None or value in ([], {}, "") else f"`{value}`"
 
 
 def _meaning(field: FieldInfo) -> str:

@@ -26,8 +26,10 @@ class Service(Section):
     """One entry of `serve`: a model behind an OpenAI-style API on this host."""
 
     model: ServedModel = Field(
-        description="Model id on the hub. With `engine: ollama` a tag of its library (`qwen2.5:7b`), or of "
-        "ModelScope's (`modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M`).",
+        "",
+        description="Model id on the hub; required, except with `state: absent`. With `engine: ollama` a tag "
+        "of its library (`qwen2.5:7b`), or of ModelScope's "
+        "(`modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M`).",
         examples=["Qwen/Qwen2.5-7B-Instruct"],
     )
     engine: Literal["vllm", "ollama"] = Field("vllm", description="What serves the model.")

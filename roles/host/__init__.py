@@ -1,3 +1,3 @@
-from roles.host.deploy import clear, prepare, stamp
+from roles.host.deploy import clear, leave, prepare, stamp
 
-__all__ = ["clear", "prepare", "stamp"]
+__all__ = ["clear", "leave", "prepare", "stamp"]

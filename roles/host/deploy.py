@@ -7,7 +7,7 @@ from pyinfra.context import host
 
 from ops import beside, files, packages, task, units
 from ops import stamp as stamping
-from plan import apt
+from plan import apt, leavings
 from plan.host import BYTECODE, HostPlan
 from plan.probe import Probe
 
@@ -43,19 +43,36 @@ def prepare(plan: HostPlan, probe: Probe) -> None:
         needed=bool(packages.missing(plan.base_packages, probe.packages)),
         name="Install the base packages",
     )
-    service_user(user=plan.user, exists=probe.user_exists, name="Create the service user")
+    wanted = leavings.user_wanted(plan)
+    service_user(user=plan.user, exists=probe.user_exists or not wanted, name="Create the service user")
     files.directories(
         wanted=[
             files.Directory("/etc/bringup"),
             files.Directory("/opt/bringup"),
             files.Directory("/opt/bringup/downloads"),
-            files.Directory("/var/lib/bringup", mode="750", owner=f"{plan.user}:{plan.user}"),
-            files.Directory("/var/cache/bringup"),
-            files.Directory(BYTECODE, owner=f"{plan.user}:{plan.user}"),
-            files.Directory("/srv/models", owner=f"{plan.user}:{plan.user}"),
+            *(_directories_of(plan.user) if wanted else ()),
         ],
         seen=probe.paths,
         name="Make the directories",
+    )
+
+
+def _directories_of(user: str) -> list[files.Directory]:
+    owner = f"{user}:{user}"
+    return [
+        files.Directory("/var/lib/bringup", mode="750", owner=owner),
+        files.Directory("/var/cache/bringup"),
+        files.Directory(BYTECODE, owner=owner),
+        files.Directory("/srv/models", owner=owner),
+    ]
+
+
+def leave(plan: HostPlan, probe: Probe) -> None:
+    """Takes the service user and its caches away from a host where nothing uses them any more."""
+    no_user(
+        user=plan.user,
+        unused=leavings.user_unused(plan, probe),
+        name="Remove the service user and its caches",
     )
 
 
@@ -72,3 +89,15 @@ def service_user(user: str, exists: bool) -> Generator[str, None, None]:
         return
     home = "--no-create-home --home-dir /var/lib/bringup"
     yield f"useradd --system --user-group {home} --shell /usr/sbin/nologin {user}"
+
+
+@operation()
+def no_user(user: str, unused: bool) -> Generator[str, None, None]:
+    """Takes a user away with its directories; nothing of it runs any more."""
+    if not unused:
+        host.noop(f"{user} is gone, or of use")
+        return
+    yield (
+        f"rm -rf -- {' '.join(leavings.DIRECTORIES)}; rmdir --ignore-fail-on-non-empty /srv/models; "
+        f"userdel {user}"
+    )

@@ -276,8 +276,11 @@ class TestDrift:
             *GONE,
             "remove /opt/bringup/conda/envs/serve",
             f"remove /srv/models/{MODEL}",
+            "userdel bringup",
             *STAMP,
         }
+        (trip,) = [trip for trip in drift.execs["nothing"] if trip.command.endswith("userdel bringup")]
+        assert "rm -rf -- /var/lib/bringup /var/cache/bringup" in trip.command
 
     def test_a_service_stops_before_what_it_runs_on_goes(self, drift: Run) -> None:
         assert drift.kinds("nothing")[1] == "disable vllm-chat.service"

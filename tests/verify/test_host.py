@@ -6,6 +6,7 @@ import pytest
 
 from ops.files import Directory
 from ops.packages import missing
+from plan import leavings
 from plan.host import HostPlan
 from plan.probe import Probe
 from tests.verify import health
@@ -28,6 +29,13 @@ def test_base_packages_are_installed(plan: HostPlan, probe: Probe) -> None:
     assert not lacking, f"not installed: {', '.join(lacking)}"
 
 
+@pytest.fixture
+def service_user(plan: HostPlan) -> None:
+    if not leavings.user_wanted(plan):
+        pytest.skip("nothing here runs as the service user")
+
+
+@pytest.mark.usefixtures("service_user")
 def test_service_user_cannot_log_in(plan: HostPlan, evidence: Evidence) -> None:
     assert evidence.user, f"there is no user {plan.user}"
     shell = evidence.user[6]
@@ -38,13 +46,16 @@ def test_service_user_cannot_log_in(plan: HostPlan, evidence: Evidence) -> None:
     )
 
 
+@pytest.mark.usefixtures("service_user")
 def test_service_user_is_unprivileged(plan: HostPlan, evidence: Evidence) -> None:
     assert evidence.user_id, f"{plan.user} is not there, or is root"
     privileged = PRIVILEGED_GROUPS & set(" ".join(evidence.lines("groups")).split())
     assert not privileged, f"{plan.user} is in {', '.join(sorted(privileged))}"
 
 
-def test_directory_has_its_owner_and_mode(directory: Directory, probe: Probe) -> None:
+def test_directory_has_its_owner_and_mode(plan: HostPlan, directory: Directory, probe: Probe) -> None:
+    if directory.owner.startswith(plan.user) and not leavings.user_wanted(plan):
+        pytest.skip("nothing here runs as the service user")
     wrong = difference(directory, probe.paths.get(directory.path))
     assert not wrong, wrong
 
