@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.deploys import PYINFRA, Run
@@ -36,10 +38,10 @@ class Site:
     folder: Path
     offer: Offer
 
-    def deploy(self, store: str = STORE, **service: Any) -> Run:
-        """Deploys one service; what is given replaces its settings."""
-        wanted = {"engine": "ollama", "model": FROM_LIBRARY} | service
-        self._write_inventory(wanted, store)
+    def deploy(self, store: str = STORE, exposed: bool = False, **service: Any) -> Run:
+        """Deploys one service; what is given replaces its settings. `exposed`: to the hosts' network."""
+        wanted = service if "state" in service else {"engine": "ollama", "model": FROM_LIBRARY} | service
+        self._write_inventory(wanted, store, exposed)
         started = time.monotonic()
         done = subprocess.run(
             self.command,
@@ -57,7 +59,7 @@ class Site:
     def command(self) -> list[str]:
         return [str(PYINFRA), "-y", "--json", str(self.folder / "site.py"), "deploy.py"]
 
-    def _write_inventory(self, service: dict[str, Any], store: str = STORE) -> None:
+    def _write_inventory(self, service: dict[str, Any], store: str = STORE, exposed: bool = False) -> None:
         data = {
             "ssh_hostname": self.lab.host(HOST).address,
             "ssh_user": "root",
@@ -71,6 +73,12 @@ class Site:
                 "ollama_sha256": self.offer.sha256,
             },
         }
+        if exposed:
+            data["access"] = {
+                "listen": f"{self.lab.prefix}.0/24",
+                "api_key_file": str(self.lab.api_key),
+                "monitoring": [self.lab.gateway],
+            }
         (self.folder / "site.py").write_text(f"site = {[(HOST, data)]!r}\n")
 
     def on_host(self, script: str) -> str:
@@ -81,10 +89,19 @@ class Site:
         url = f"http://{self.lab.gateway}:{FILES_PORT}/_lab"
         subprocess.run(["curl", "-sf", "-o", "/dev/null", "-d", json.dumps(switched), url], check=True)
 
-    def answer(self, model: str = FROM_LIBRARY) -> str:
+    def client(self, key: str = "") -> httpx.Client:
+        """A client of the front, from this computer."""
+        address = self.lab.host(HOST).address
+        trust = ssl.create_default_context(cadata=ssl.get_server_certificate((address, 8000)))
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(
+            base_url=f"https://{address}:8000", headers=headers, verify=trust, trust_env=False, timeout=60
+        )
+
+    def answer(self, model: str = FROM_LIBRARY, port: int = 8000) -> str:
         """The answer to a chat question, asked on the host itself."""
         body = json.dumps({"model": model, "messages": [{"role": "user", "content": "服务正常吗？"}]})
-        url = "http://127.0.0.1:8000/v1/chat/completions"
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
         reply = json.loads(self.on_host(f"curl -sf -H 'Content-Type: application/json' -d '{body}' {url}"))
         return str(reply["choices"][0]["message"]["content"])
 
@@ -181,19 +198,53 @@ def test_a_model_of_a_modelfile_serves_from_another_directory(site: Site) -> Non
     modelfile = site.folder / "desk"
     modelfile.write_text(f'FROM {FROM_LIBRARY}\nSYSTEM """Answer in one sentence."""\n')
     asked: dict[str, Any] = {"model": "desk", "ollama": {"modelfile": str(modelfile)}}
-    site.deploy(store="/data/ollama", **asked)
-    assert site.answer("desk").strip()
+    site.deploy(store="/data/ollama", exposed=True, **asked)
+    assert site.answer("desk", 18000).strip()
     environment = (
-        f"OLLAMA_HOST=127.0.0.1:8000 HOME=/nonexistent /opt/bringup/ollama/{site.offer.version}/bin/"
+        f"OLLAMA_HOST=127.0.0.1:18000 HOME=/nonexistent /opt/bringup/ollama/{site.offer.version}/bin/"
     )
     assert site.on_host(f"{environment}ollama show desk") == "Answer in one sentence."
     assert len(site.on_host(f"{environment}ollama list").splitlines()) == 1 + len((FROM_LIBRARY, "desk"))
     assert site.on_host(f"find {STORE} -type f") == ""
-    assert site.deploy(store="/data/ollama", **asked).changed() == {}
+    assert site.deploy(store="/data/ollama", exposed=True, **asked).changed() == {}
+
+
+def test_others_reach_listed_routes_with_the_key_and_monitoring_its_health(site: Site) -> None:
+    question = {"model": "desk", "messages": [{"role": "user", "content": "服务正常吗？"}]}
+    with site.client() as nobody, site.client("x" * 32) as wrong:
+        assert nobody.post("/v1/chat/completions", json=question).status_code == 401
+        assert wrong.get("/api/tags").status_code == 401
+        assert nobody.get("/health").status_code == 200
+    with site.client(site.lab.api_key.read_text().strip()) as known:
+        answer = known.post("/v1/chat/completions", json=question).raise_for_status().json()
+        assert answer["choices"][0]["message"]["content"].strip()
+        assert "desk:latest" in [model["name"] for model in known.get("/api/tags").json()["models"]]
+        for method, path in (
+            ("DELETE", "/api/delete"),
+            ("POST", "/api/pull"),
+            ("POST", "/api/create"),
+            ("POST", "/api/copy"),
+            ("HEAD", "/api/blobs/sha256:0"),
+            ("GET", "/metrics"),
+            ("GET", "/"),
+        ):
+            assert known.request(method, path, json={"model": "desk"}).status_code == 404, path
+
+
+def test_a_changed_server_answers_before_the_old_one_goes(site: Site) -> None:
+    modelfile = str(site.folder / "desk")
+    before = site.on_host(f"systemctl show -P MainPID {UNIT}")
+    changed = {"model": "desk", "ollama": {"modelfile": modelfile, "keep_alive": "1h"}}
+    run = site.deploy(store="/data/ollama", exposed=True, **changed)
+    assert "the new one starts beside the one that serves" in run.errors
+    assert site.on_host(f"systemctl show -P MainPID {UNIT}") != before
+    assert site.answer("desk", 18000).strip()
+    assert site.on_host("ls /run/bringup/front; ls /run/systemd/system | grep second") == ""
 
 
 def test_a_service_that_shall_be_absent_leaves_nothing_of_ollama(site: Site) -> None:
     site.deploy(store="/data/ollama", state="absent")
     ours = "/opt/bringup/ollama /data/ollama/* /etc/bringup/modelfiles/* /etc/systemd/system/ollama-*"
-    assert site.on_host(f"ls -d {ours} 2>/dev/null") == ""
+    ours += " /etc/bringup/gateway /var/cache/bringup /var/lib/bringup"
+    assert site.on_host(f"ls -d {ours} 2>/dev/null; getent passwd bringup bringup-gateway") == ""
     assert site.deploy(store="/data/ollama", state="absent").changed() == {}
