@@ -1,5 +1,6 @@
 """From pyinfra's host to its plan: settings read, plan decided, shown, or this host refused alone."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,7 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]
             pins = pins_for(host, wanted, probe, found.tokens)
             facts = facts_for(host, wanted, probe, pins, found.tokens)
             plan = locks.planned(host, wanted, probe, facts, pins)
+            plan = dataclasses.replace(plan, warnings=(*plan.warnings, *found.warnings))
         except PlanError as error:
             refuse(host, error.sentences)
         except Exception as error:

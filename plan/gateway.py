@@ -16,8 +16,9 @@ DIRECTORY = "/etc/bringup/gateway"
 CACHE = "/var/cache/bringup/gateway"
 # NAME.conf in it turns the front to a second server; gone with the boot, like that server.
 SWITCHES = "/run/bringup/front"
-# Ubuntu 22.04 and Debian 11 build nginx in flavours, of which only this one has what the key check needs;
-# newer ones build it once.
+# Ubuntu 22.04 builds nginx 1.18 in flavours, of which this one has what the key check needs: what `nginx -V`
+# prints of it and of the usual one, of the same build, was published on GitHub; so was that of Ubuntu 24.04,
+# which builds it once, with it. Ubuntu 20.04 and Debian 11 have the same packaging of 1.18: unverified.
 FLAVOURED = {"ubuntu20.04": "nginx-extras", "ubuntu22.04": "nginx-extras", "debian11": "nginx-extras"}
 
 

@@ -4,11 +4,11 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plan import tokens
+from plan import certificates, tokens
 from plan.errors import SettingsError
 from plan.sections import Access, Models
 from plan.tokens import Tokens
@@ -21,6 +21,7 @@ class Secrets:
     Attributes:
         api_key: None when the settings name none.
         tokens: of private models.
+        warnings: sentences about files that can be used, and should not stay as they are.
         certificate: a certificate and its chain as PEM, and its private key; None when none is given.
     """
 
@@ -28,6 +29,7 @@ class Secrets:
     certificate: str | None = field(default=None, repr=False)
     certificate_key: str | None = field(default=None, repr=False)
     tokens: Tokens = field(default_factory=Tokens, repr=False)
+    warnings: tuple[str, ...] = ()
 
 
 def read(
@@ -38,11 +40,14 @@ def read(
     Raises:
         SettingsError: a file or a variable is missing, or does not hold what it should.
     """
+    certificate = _pem("certificate_file", access.certificate_file, "CERTIFICATE")
+    key = _pem("certificate_key_file", access.certificate_key_file, "PRIVATE KEY")
     return Secrets(
         api_key=api_key(access, environment),
-        certificate=_pem("certificate_file", access.certificate_file, "CERTIFICATE"),
-        certificate_key=_pem("certificate_key_file", access.certificate_key_file, "PRIVATE KEY"),
+        certificate=certificate,
+        certificate_key=key,
         tokens=tokens.read(models, environment) if models else Tokens(),
+        warnings=(*_readable(access), *(certificates.check(certificate, key) if certificate and key else ())),
     )
 
 
@@ -87,6 +92,15 @@ def _pem(setting: str, name: str | None, kind: str) -> str | None:
     if not re.search(rf"-----BEGIN ([A-Z]+ )?{kind}-----", text) or "ENCRYPTED" in text:
         raise SettingsError([f"{where}: holds no plain {kind.lower()} in PEM form. Name one that does."])
     return text
+
+
+def _readable(access: Access) -> Iterator[str]:
+    """Files of secrets that others on the operator's machine may read."""
+    for setting in ("api_key_file", "certificate_key_file"):
+        name = getattr(access, setting)
+        path = Path(name).expanduser() if name else None
+        if path and path.is_file() and path.stat().st_mode & 0o077:
+            yield f"access.{setting}: others on this machine may read {path}. Run `chmod 600 {path}`."
 
 
 def _text(where: str, path: Path, fix: str) -> str:

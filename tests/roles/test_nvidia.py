@@ -241,7 +241,6 @@ def test_a_host_whose_driver_is_as_planned_costs_one_trip(fleet: Run) -> None:
     text = probed(*INSTALLED, kernel=BUILT, driver="595.71.05", modules="nvidia")
     blocks = {
         "packages": [f"{name} ii  1.0-1" for name in ("ca-certificates", "curl", "libnuma1")],
-        "user": ["bringup:x:998:998::/var/lib/bringup:/usr/sbin/nologin"],
         "paths": paths,
         "hashes": hashes,
         "units": [
