@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 # What vLLM says (0.8 to 0.32) -> what it is at then, in the order in which it happens.
 _STAGES = (
+    (r"version \d+\.\d+\.\d+", "loading its libraries"),
     (r"Resolved architecture|Using max model len", "reading the model's configuration"),
     (r"Initializing a V\d LLM engine", "starting the engine"),
     (r"Starting to load model", "loading the weights"),

@@ -6,6 +6,9 @@ from plan.startup import stage
 
 # vLLM 0.32.0 on a CPU, as a host's journal had them
 QUIET = "Starting vllm-chat.service - vLLM serves Qwen/Qwen2.5-Tiny-Instruct..."
+BANNER = (
+    "(APIServer pid=1333) INFO 11-22 17:37:15 [api_utils.py:347]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version 0.32.0"
+)
 ARCHITECTURE = (
     "(APIServer pid=1333) INFO 11-22 17:38:05 [model.py:733] Resolved architecture: Qwen2ForCausalLM"
 )
@@ -28,7 +31,8 @@ SERVES = "(APIServer pid=1333) INFO:     Application startup complete."
     ("lines", "words"),
     [
         ([QUIET], ""),
-        ([QUIET, ARCHITECTURE, EAGER], "reading the model's configuration"),
+        ([QUIET, BANNER], "loading its libraries"),
+        ([BANNER, ARCHITECTURE, EAGER], "reading the model's configuration"),
         ([ARCHITECTURE, ENGINE, "anything else"], "starting the engine"),
         ([ENGINE, SHARDS], "loading the weights, 25%"),
         ([SHARDS, SERVES], "is asked a question"),
