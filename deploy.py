@@ -30,6 +30,7 @@ if plan and probe:
     vllm.serve(plan, probe, installed)
     ollama.serve(plan, probe)
     gateway.serve(plan, probe, secrets)
+    vllm.answer(plan, probe, installed)
     models.tidy(plan, probe)
     ground.leave(plan, probe)
     ground.stamp(plan, probe)

@@ -34,6 +34,7 @@ class _Kept:
     probe: Probe | None = None
     refusals: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class _Run(BaseStateCallback):
@@ -90,12 +91,13 @@ class _Run(BaseStateCallback):
         kept = self.kept(host.name)
         steps = tuple(self._steps(host))
         outcome, messages = self._outcome(host, kept, steps)
+        fields = described(kept.plan, kept.probe)
         return HostReport(
             name=host.name,
             outcome=outcome,
             problems=sentences(messages),
             steps=steps,
-            **described(kept.plan, kept.probe),
+            **fields | {"notes": (*fields.get("notes", ()), *kept.notes)},
         )
 
     def _outcome(self, host: Host, kept: _Kept, steps: Iterable[Step]) -> tuple[str, list[str]]:
@@ -187,6 +189,12 @@ def planned(name: str, plan: HostPlan, probe: Probe) -> None:
     """A host has its plan."""
     if _run:
         _run.kept(name).plan, _run.kept(name).probe = plan, probe
+
+
+def noted(name: str, note: str) -> None:
+    """What a host said in passing, worth keeping."""
+    if _run:
+        _run.kept(name).notes.append(note)
 
 
 def refused(name: str, why: Iterable[str]) -> None:

@@ -75,12 +75,17 @@ def serving(
     changed = changed or reload
     starting = unit is not None and unit.active == "activating" and not unit.needs_reload
     verb = "start" if starting and not changed else "restart"
-    yield StringCommand(
-        f"systemctl daemon-reload && systemctl reset-failed {service.unit} 2>/dev/null; "
-        f"systemctl --quiet enable {service.unit} && systemctl --no-block {verb} {service.unit}"
-    )
+    yield StringCommand(start_command(service.unit, verb))
     replaced = changed and unit is not None and unit.active == "active"
     yield FunctionCommand(_join, (service, privileges(), replaced), {})
+
+
+def start_command(unit: str, verb: str) -> str:
+    """Enables a unit and starts or restarts it, without waiting for it."""
+    return (
+        f"systemctl daemon-reload && systemctl reset-failed {unit} 2>/dev/null; "
+        f"systemctl --quiet enable {unit} && systemctl --no-block {verb} {unit}"
+    )
 
 
 @operation()

@@ -107,6 +107,46 @@ def _send_files(
             progress.tell(remote, label, meter.text)
 
 
+@operation()
+def send_file(source: str | None, target: str, needed: bool) -> Generator[PyinfraCommand, None, None]:
+    """Sends one file, whose name on the host begins with its sha256; nothing, when there is no source."""
+    if source is None or not needed:
+        host.noop(f"{target} is not sent from here")
+        return
+    yield FunctionCommand(_send_file, (Path(source).expanduser(), target, privileges()), {})
+
+
+def _send_file(state: State, host: Host, source: Path, target: str, given: dict[str, Any]) -> bool:
+    remote, label = Remote(host, given), f"sending {source.name}"
+    file, part, sha256 = shlex.quote(target), f"{target}.part", target.rpartition("/")[2].partition(".")[0]
+    there = (
+        f"if [ -f {file} ]; then echo whole; else stat -c %s {shlex.quote(part)} 2>/dev/null || echo 0; fi"
+    )
+    placed = (
+        f"case $(sha256sum <{shlex.quote(part)}) in {sha256}*) mv -f {shlex.quote(part)} {file} ;; "
+        f"*) rm -f {shlex.quote(part)}; exit 1 ;; esac"
+    )
+    try:
+        found = remote.run(there).text.strip()
+        if found == "whole":
+            return True
+        meter = progress.Meter(source.stat().st_size)
+        offset = min(int(found or 0), source.stat().st_size)
+        meter.skip(offset)
+        for start, piece in _pieces(source, offset):
+            _append(remote, part, start, piece)
+            meter.add(len(piece))
+            progress.tell(remote, label, meter.text)
+        if remote.run(placed).ok:
+            return True
+        progress.failed(remote, label, "what came is not what was sent: was it changed meanwhile? Run again.")
+    except CONNECTION_ERRORS as error:
+        progress.failed(remote, label, f"the connection broke ({error}). Run again to go on.")
+    finally:
+        progress.ended(remote, label)
+    return False
+
+
 def _pieces(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as stream:
         stream.seek(offset)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from plan import ollama_settings, operator_flags
+from plan import batch_settings, ollama_settings, operator_flags
 from plan.models_host import adapter_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def contradictions(settings: Settings) -> Iterator[str]:
         if service.port:
             seen[service.port] = name
     yield from ollama_settings.contradictions(settings)
+    yield from batch_settings.contradictions(settings)
     yield from _needed_and_absent(settings)
     yield from _driver(settings.driver)
     sources = settings.sources
@@ -62,7 +63,9 @@ def _reach(settings: Settings) -> Iterator[str]:
     except ValueError:
         yield f"access.listen: {access.listen!r} is no address or network. Write one such as '10.1.0.0/16'."
         return
-    served = any(service.state == "present" for service in settings.serve.values())
+    served = any(
+        service.state == "present" and service.mode == "serve" for service in settings.serve.values()
+    )
     if exposed and served and not (access.api_key_file or access.api_key_env):
         yield (
             f"access.listen: {access.listen} is not loopback and there is no key. "

@@ -17,6 +17,7 @@ from plan import (
     sources,
 )
 from plan.answer import Decision, Machine, Refusal
+from plan.batch import plan_batches
 from plan.errors import PlanError
 from plan.gateway_host import plan_front, removed_front
 from plan.gpus import Gpu
@@ -83,7 +84,11 @@ def plan_host(
         seats.take(name, seat, decided[name])
     decisions = {name: decided[name] for name in present}
     stack = _stack(settings, present, decisions, machine, probe)
-    services = tuple(plan_services(settings, present, decisions, seats, probe, pins))
+    serving, answering = (
+        {name: service for name, service in present.items() if service.mode == mode}
+        for mode in ("serve", "batch")
+    )
+    services = tuple(plan_services(settings, serving, decisions, seats, probe, pins))
     models = tuple(plan_models(settings, services, pins))
     environment = _environment(settings, stack, probe, manager) if _wanted(settings, present) else None
     ollama = plan_ollama(settings, services, probe)
@@ -117,6 +122,7 @@ def plan_host(
         removed_gateway=tuple(removed_front(services, probe)),
         gpu_floors=tuple(floors.floor_of(gpu) for gpu in machine.gpus),
         burn_in=tested,
+        batches=tuple(plan_batches(settings, answering, decisions, seats, probe, pins)),
     )
     problems = [*ports.taken(plan.services, probe), *_room(plan, stack, decisions, probe)]
     if plan.driver.waits:
@@ -352,7 +358,7 @@ def _room(plan: HostPlan, stack: Decision, decisions: Mapping[str, Decision], pr
             yield f"disk: /opt has {free:.1f} GiB free, the environment needs {needed:.0f}. Make room there."
     missing = {
         service.model: service.name
-        for service in plan.services
+        for service in plan.engines
         if not isinstance(service.model, TagPlan) and not service.model.there(probe)
     }
     fits = (decisions[name].memory for name in missing.values())

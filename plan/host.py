@@ -321,6 +321,34 @@ class ServicePlan:
         return self.fronted
 
 
+@dataclass(frozen=True)
+class BatchPlan:
+    """A file of requests that is answered on the host.
+
+    Attributes:
+        service: the vLLM that answers, which nobody else reaches.
+        input: the requests, on the host; `source` is the file on the operator's machine that is sent there.
+        output: the answers.
+    """
+
+    service: ServicePlan
+    input: str
+    output: str
+    concurrency: int
+    wait: bool
+    source: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The entry of `serve`."""
+        return self.service.name
+
+    @property
+    def unit(self) -> str:
+        """The systemd unit's name."""
+        return self.service.unit
+
+
 def literal(address: str) -> str:
     """An address as a URL has it."""
     return f"[{address}]" if ":" in address else address
@@ -359,6 +387,12 @@ class HostPlan:
     systemd: int = 0
     gpu_floors: tuple[Floor | None, ...] = ()
     burn_in: BurnInPlan | None = None
+    batches: tuple[BatchPlan, ...] = ()
+
+    @property
+    def engines(self) -> tuple[ServicePlan, ...]:
+        """What serves clients, and what answers batches."""
+        return (*self.services, *(batch.service for batch in self.batches))
 
     def to_json(self) -> str:
         """The plan as JSON text, ordered, for reports and for comparison."""

@@ -15,6 +15,8 @@ TAG = re.compile(
 )
 # Settings of a service that Ollama has no use for: saying so is better than silence.
 OF_VLLM = (
+    "mode",
+    "batch",
     "revision",
     "served_name",
     "gpu_memory_utilization",

@@ -1,7 +1,9 @@
 """The services of one host: address, port, flags and variables of each."""
 
+import dataclasses
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypedDict
 
 from packaging.version import Version
 
@@ -44,49 +46,78 @@ def plan_services(
         _free(FIRST_INNER_PORT, {*ports.values(), *others}),
         strict=False,
     ):
-        decision = decisions[name]
-        ollama = service.engine == "ollama"
-        weights_gib = decision.memory.weights_gib if decision.memory else 0.0
-        model = (
-            ollama_service.model(name, service, settings.ollama.store)
-            if ollama
-            else model_plan(service.model, service.revision, settings, pins)
-        )
-        lora = tuple(adapters.planned(service, settings, pins))
-        template = chat_template.of(name, service.chat_template, model.directory)
-        yield ServicePlan(
-            name=name,
-            memory=decision.memory,
-            engine=service.engine,
-            model=model,
-            served_name=service.served_name or service.model,
+        reach = Reach(
             listen=settings.access.listen,
             address=address,
             port=ports[name],
-            flags={
-                **_decided(decision),
-                **parsers.flags(name, service, decision.vllm),
-                **adapters.flags(service, lora),
-                **({"chat-template": template.path} if template else {}),
-                **service.own_flags,
-            },
-            unproven=tuple(sorted(set(service.own_flags) - set(_decided(decision)))),
-            adapters=lora,
-            chat_template=template,
-            environment=(
-                ollama_service.variables(name, service.ollama, decision, settings.ollama.store)
-                if ollama
-                else _variables(name, decision)
-            )
-            | seats.variables(name),
-            start_timeout_seconds=start.timeout_seconds(weights_gib, probe),
             inner_address="127.0.0.1" if fronted else address,
             inner_port=inner_port if fronted else ports[name],
             fronted=fronted,
             tls=fronted and settings.access.tls == "on",
-            stop_timeout_seconds=DRAIN_SECONDS,
-            replacing=replacing.decide(name, seats, decision, probe, fronted, next(seconds)),
         )
+        planned = plan_service(name, service, decisions[name], settings, seats, probe, pins, reach)
+        way = replacing.decide(name, seats, decisions[name], probe, fronted, next(seconds))
+        yield dataclasses.replace(planned, replacing=way)
+
+
+class Reach(TypedDict):
+    """Where a service answers: the fields of its plan."""
+
+    listen: str
+    address: str
+    port: int
+    inner_address: str
+    inner_port: int
+    fronted: bool
+    tls: bool
+
+
+def plan_service(
+    name: str,
+    service: Service,
+    decision: Decision,
+    settings: Settings,
+    seats: Seats,
+    probe: Probe,
+    pins: Pins,
+    reach: Reach,
+) -> ServicePlan:
+    """The plan of one service, or of the vLLM of a batch."""
+    ollama = service.engine == "ollama"
+    weights_gib = decision.memory.weights_gib if decision.memory else 0.0
+    model = (
+        ollama_service.model(name, service, settings.ollama.store)
+        if ollama
+        else model_plan(service.model, service.revision, settings, pins)
+    )
+    lora = tuple(adapters.planned(service, settings, pins))
+    template = chat_template.of(name, service.chat_template, model.directory)
+    return ServicePlan(
+        name=name,
+        memory=decision.memory,
+        engine=service.engine,
+        model=model,
+        served_name=service.served_name or service.model,
+        flags={
+            **_decided(decision),
+            **parsers.flags(name, service, decision.vllm),
+            **adapters.flags(service, lora),
+            **({"chat-template": template.path} if template else {}),
+            **service.own_flags,
+        },
+        unproven=tuple(sorted(set(service.own_flags) - set(_decided(decision)))),
+        adapters=lora,
+        chat_template=template,
+        environment=(
+            ollama_service.variables(name, service.ollama, decision, settings.ollama.store)
+            if ollama
+            else _variables(name, decision)
+        )
+        | seats.variables(name),
+        start_timeout_seconds=start.timeout_seconds(weights_gib, probe),
+        stop_timeout_seconds=DRAIN_SECONDS,
+        **reach,
+    )
 
 
 def compilers(manager: str, environment: EnvironmentPlan | None, stack: Decision) -> Iterator[str]:

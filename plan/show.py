@@ -69,6 +69,13 @@ def rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
             _service(service),
             _reach(service),
         )
+    for batch in plan.batches:
+        flags = " ".join(f"{name}={value}" for name, value in batch.service.flags.items())
+        yield (
+            f"serve.{batch.name}",
+            f"batch {batch.source or batch.input} to {batch.output} {flags}",
+            "reached by none",
+        )
     if plan.gateway:
         yield "front", *_front(plan.gateway)
     if plan.burn_in and plan.burn_in.level:

@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from plan.sections.access import Access
 from plan.sections.base import Name, Section
+from plan.sections.batch import Batch
 from plan.sections.burn_in import BurnIn
 from plan.sections.download import Download, Models
 from plan.sections.driver import Driver
@@ -14,6 +15,7 @@ from plan.sections.sources import Sources
 
 __all__ = [
     "Access",
+    "Batch",
     "BurnIn",
     "Download",
     "Driver",

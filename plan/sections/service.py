@@ -19,6 +19,7 @@ from plan.sections.base import (
     TemplateFile,
     Version,
 )
+from plan.sections.batch import Batch
 from plan.sections.ollama import OllamaServer
 
 
@@ -33,6 +34,10 @@ class Service(Section):
         examples=["Qwen/Qwen2.5-7B-Instruct"],
     )
     engine: Literal["vllm", "ollama"] = Field("vllm", description="What serves the model.")
+    mode: Literal["serve", "batch"] = Field(
+        "serve", description="`serve` answers clients; `batch` answers a file of requests, and ends."
+    )
+    batch: Batch = Field(default_factory=Batch, description="What is answered, with `mode: batch`.")
     revision: Revision = Field("master", description="Branch, tag or commit of the model.")
     port: int | None = Field(
         None,

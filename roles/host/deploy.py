@@ -21,6 +21,8 @@ def clear(plan: HostPlan, probe: Probe) -> None:
                 f"/etc/systemd/system/{unit}",
                 f"/etc/bringup/previous/{unit}",
                 f"/var/cache/bringup/{unit.removesuffix('.service')}",
+                # the answers of a batch are the operator's
+                f"/var/lib/bringup/batch/{unit.removesuffix('.service').partition('-')[2]}/input",
             ),
             seen=probe.units,
             name="Remove services no longer wanted",

@@ -1,3 +1,4 @@
+from roles.vllm.batch import answer
 from roles.vllm.deploy import install, serve
 
-__all__ = ["install", "serve"]
+__all__ = ["answer", "install", "serve"]

@@ -42,7 +42,7 @@ def serve(plan: HostPlan, probe: Probe, installed: OperationMeta | None) -> None
 
 def templates(plan: HostPlan) -> list[files.File]:
     """The chat templates of the operator's."""
-    found = [service.chat_template for service in plan.services]
+    found = [service.chat_template for service in plan.engines]
     return [files.File(one.path, one.text) for one in found if one and one.text is not None]
 
 
@@ -57,12 +57,12 @@ def _serve(
     )
     files.write(files=templates(plan), seen=probe.paths, name="Write the chat templates")
     for service in host.loop([service for service in plan.services if service.engine == "vllm"]):
-        check = _check(environment, service, runs=service.unit in probe.units)
+        needed = check(environment, service, runs=service.unit in probe.units)
         text = partial(unit_text, plan, environment)
-        beside.serve(beside.change(service, text, check), service, probe, because=reasons)
+        beside.serve(beside.change(service, text, needed), service, probe, because=reasons)
 
 
-def _check(environment: EnvironmentPlan, service: ServicePlan, runs: bool) -> str | None:
+def check(environment: EnvironmentPlan, service: ServicePlan, runs: bool) -> str | None:
     """What has to hold before the unit takes its place."""
     checks = [_flags_check(environment, service, runs), _template_check(environment, service)]
     return " && ".join(check for check in checks if check) or None

@@ -106,7 +106,7 @@ def _gateway(plan: HostPlan) -> list[str]:
 def _units(plan: HostPlan) -> list[str]:
     lines = []
     front = [gateway.UNIT] if plan.gateway else []
-    for unit in [*(service.unit for service in plan.services), *front]:
+    for unit in [*(service.unit for service in plan.engines), *front]:
         lines += ["Restart=always", "NRestarts=0", "Result=success", "MainPID=9", f"Id={unit}"]
         lines += [
             "ActiveState=active",

@@ -69,6 +69,10 @@ def _services(plan: HostPlan) -> Parts:
     )
 
 
+def _batches(plan: HostPlan) -> Parts:
+    return ((batch, f"{batch.name} {batch.service.served_name}") for batch in plan.batches)
+
+
 def _ollama_services(plan: HostPlan) -> Parts:
     return (
         (service, f"{service.name} {service.model.model} on {service.port}")
@@ -104,6 +108,7 @@ PARTS: Mapping[str, Callable[[HostPlan], Parts]] = {
     "offline": _services,
     "ollama_service": _ollama_services,
     "service": _services,
+    "batch": _batches,
     "model": _models,
     "torch": _torch,
     "module": _modules,

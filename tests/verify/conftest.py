@@ -23,7 +23,7 @@ from ops.files import Directory
 from plan.gateway import UNIT as FRONT
 from plan.gateway import GatewayPlan
 from plan.hardening import Confined
-from plan.host import EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
+from plan.host import BatchPlan, EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
 from plan.probe import InstalledEnvironment, Probe
 from plan.report import Figure
 from tests.verify import fleet, health
@@ -258,6 +258,13 @@ def model(case: Case) -> ModelPlan:
 def service(case: Case) -> ServicePlan:
     """A planned service."""
     assert isinstance(case.part, ServicePlan)
+    return case.part
+
+
+@pytest.fixture
+def batch(case: Case) -> BatchPlan:
+    """A planned batch."""
+    assert isinstance(case.part, BatchPlan)
     return case.part
 
 

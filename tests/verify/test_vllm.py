@@ -14,9 +14,10 @@ from packaging.version import Version
 
 from ops.files import File
 from ops.render import render
-from plan.host import HostPlan, ServicePlan
+from plan.host import BatchPlan, HostPlan, ServicePlan
 from plan.probe import Probe
 from plan.report import Figure
+from roles.vllm import batch as batches
 from roles.vllm import deploy as role
 from tests.verify import figures
 from tests.verify.api import Api
@@ -38,6 +39,20 @@ def test_unit_file_is_as_planned(
     assert evidence.unit(service.unit).get("NeedDaemonReload") == "no", (
         "systemd has not read the unit's newest text"
     )
+
+
+def test_batch_is_answered_or_under_way(
+    batch: BatchPlan, plan: HostPlan, probe: Probe, tell: Callable[[str], None]
+) -> None:
+    assert plan.environment
+    path = f"/etc/systemd/system/{batch.unit}"
+    for file in (File(path, batches.unit_text(plan, plan.environment, batch)), *batches.programs()):
+        wrong = difference(file, probe.paths.get(file.path))
+        assert not wrong, wrong
+    unit = probe.units.get(batch.unit)
+    assert unit and unit.enabled == "enabled", f"{batch.unit} is not enabled: a reboot ends it"
+    assert unit.active in ("active", "activating"), f"{batch.unit} is {unit.active}: {unit.result}"
+    tell(f"{batch.unit} {'is answered' if unit.active == 'active' else 'is at work'}: {batch.output}")
 
 
 def test_readiness_check_is_ours(service: ServicePlan, probe: Probe) -> None:
