@@ -162,6 +162,26 @@ def test_a_disk_without_room_is_seen_before_the_first_byte(host: Host) -> None:
         subprocess.run(["umount", host.root], check=True)
 
 
+def test_a_disk_that_fills_up_on_the_way_ends_in_a_sentence_and_goes_on_when_there_is_room(
+    host: Host,
+) -> None:
+    host.root.mkdir()
+    # room for bytes, but for ten files only: it is the same error
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g,nr_inodes=10", "none", host.root], check=True)
+    try:
+        code, output = host.run(patience_seconds=2)
+        assert code == 1, output
+        last = output.strip().splitlines()[-1]
+        assert "No space left on device" in last and last.endswith("What is right stays; run again.")
+        assert "Traceback" not in output
+        assert host.nothing_published()
+        subprocess.run(["mount", "-o", "remount,nr_inodes=1000", host.root], check=True)
+        assert host.run()[0] == 0
+        assert host.has()
+    finally:
+        subprocess.run(["umount", host.root], check=True)
+
+
 # -- what is published stays right --------------------------------------------------------------------------
 
 
