@@ -4,6 +4,7 @@ Everything that `ops.waiting` waits for takes part, from its first moment. A lin
 11.2 MiB/s, 30 s left" moves a bar, and so does "loading the weights, 25%"; any other is shown as it is.
 """
 
+import logging
 import re
 import sys
 import time
@@ -116,10 +117,15 @@ class Board:
         """A task is not waited for any more; the table goes with the last one."""
         self.rows.pop((host, label), None)
         if self._live and not self.rows:
-            self._live.stop()
-            self._live = None
+            self.hide()
         elif self._live:
             self._draw(at_once=True)
+
+    def hide(self) -> None:
+        """Makes way for a line of somebody else's; the next word of a task draws the table again below it."""
+        if self._live:
+            self._live.stop()
+            self._live = None
 
     def _draw(self, at_once: bool = False) -> None:
         now = self._clock()
@@ -127,7 +133,14 @@ class Board:
             return
         self._drawn = now
         if self._live is None:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            # what pyinfra prints goes past the streams that rich could redirect
+            self._live = Live(
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._live.start()
             sys.stderr = cast(TextIO, _WithoutSpinner(sys.stderr))
         self._live.update(self.table(), refresh=True)
@@ -159,6 +172,14 @@ def _measured(line: str) -> dict[str, str] | None:
 
 
 _board = Board(Console(file=sys.stderr))
+
+
+def _make_way(_: logging.LogRecord) -> bool:
+    _board.hide()
+    return True
+
+
+logger.addFilter(_make_way)
 
 
 def begun(remote: Remote, label: str) -> None:

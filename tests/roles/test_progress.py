@@ -5,8 +5,10 @@ import itertools
 import sys
 
 import pytest
+from pyinfra import logger
 from rich.console import Console
 
+from ops import progress
 from ops.progress import MEASURED, Board, Meter
 
 LINE = "42% of 3.00 GiB, 11.2 MiB/s, 158 s left"
@@ -38,6 +40,25 @@ def test_the_table_has_a_row_for_every_task_of_every_host_and_goes_with_the_last
     assert set(shown.rows) == {("gpu-2", "installing torch")}
     shown.ended("gpu-2", "installing torch")
     assert shown.rows == {}
+
+
+def test_the_table_makes_way_for_a_line_of_the_log_and_comes_back_below_it() -> None:
+    shown, screen = board(terminal=True)
+    shown.tell("gpu-1", "model", LINE, pytest.fail)
+    shown.hide()
+    screen.write("    [gpu-2] Success\n")
+    shown.tell("gpu-1", "model", LINE, pytest.fail)
+    before, _, after = screen.getvalue().partition("    [gpu-2] Success\n")
+    assert "gpu-1" in before and before.endswith("\x1b[2K")  # its line is erased
+    assert "gpu-1" in after
+
+
+def test_pyinfras_own_lines_are_never_drawn_into_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, screen = board(terminal=True)
+    monkeypatch.setattr(progress, "_board", shown)
+    shown.tell("gpu-1", "model", LINE, pytest.fail)
+    logger.warning("    [gpu-2] Success")
+    assert screen.getvalue().endswith("\x1b[2K")
 
 
 def test_without_a_terminal_measured_lines_are_few_and_others_are_all_told() -> None:
