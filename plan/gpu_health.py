@@ -62,10 +62,9 @@ def ailments(probe: Probe) -> tuple[Ailment, ...]:
 def _told(address: str, gpu: ElementTree.Element, probe: Probe) -> Iterator[Ailment]:
     """What ails one GPU that the driver shows."""
     uuid = _text(gpu, "uuid")
-    action = _text(gpu, "gpu_recovery_action")
-    remedy = _RECOVERY.get(action.lower())
+    remedy, words = _asked_for(gpu)
     if remedy in ("reset", "reboot", "look"):
-        yield Ailment(address, uuid, remedy, f"the driver asks for {action!r}")
+        yield Ailment(address, uuid, remedy, f"the driver asks for {words}")
     if remedy is None:
         # a driver that says nothing itself: what it logged since the boot, or since the last reset
         for code, asked in xids(probe, address).items():
@@ -75,6 +74,21 @@ def _told(address: str, gpu: ElementTree.Element, probe: Probe) -> Iterator[Ailm
         yield Ailment(address, uuid, "reset", "faulty memory waits to be taken out of use")
     if any(_text(gpu, path).lower() == "yes" for path in _BEYOND_REPAIR):
         yield Ailment(address, uuid, "look", "faulty memory could not be taken out of use")
+
+
+def _asked_for(gpu: ElementTree.Element) -> tuple[Remedy | None, str]:
+    """What the driver itself says is to be done, and in which words; None where it does not say."""
+    action = _text(gpu, "gpu_recovery_action")
+    if action.lower() in _RECOVERY:
+        return _RECOVERY[action.lower()], repr(action)
+    # drivers from 530 until 565 say it so
+    said = [
+        _text(gpu, f"gpu_reset_status/{name}").lower()
+        for name in ("reset_required", "drain_and_reset_recommended")
+    ]
+    if "yes" in said:
+        return "reset", "a reset"
+    return ("none", "") if "no" in said else (None, "")
 
 
 _PENDING = (

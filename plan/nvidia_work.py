@@ -21,6 +21,11 @@ _HELD = re.compile(
 RIVALS = ("nouveau", "nova_core", "nova_drm")
 
 
+def belongs(name: str) -> bool:
+    """Whether a package moves with the driver."""
+    return _HELD.match(name) is not None
+
+
 def in_container(probe: Probe) -> bool:
     """Whether the host shares the kernel of another."""
     return probe.virtualization in _CONTAINERS
@@ -72,11 +77,11 @@ def _build(plan: DriverPlan, release: str | None, installing: bool, probe: Probe
 def _hold(probe: Probe, plan: DriverPlan) -> Iterator[str]:
     """Installed packages of the driver that an upgrade would move."""
     if plan.manager == "dnf":
-        there = (name for name in probe.nvidia.packages if _HELD.match(name))
+        there = (name for name in probe.nvidia.packages if belongs(name))
         yield from sorted(name for name in there if not _locked(name, probe))
         return
     for name, package in sorted(probe.nvidia.packages.items()):
-        if _HELD.match(name) and not package.held:
+        if belongs(name) and not package.held:
             yield name
 
 

@@ -37,7 +37,7 @@ make_whole() {
 }
 ails() {
     quietly nvidia-smi -q -x -i "$1" || return 0
-    grep -qE '<(remapped_row_pending|pending_retirement|pending_blacklist|(channel|tpc)_repair_pending)>Yes<' "$said" && return 0
+    grep -qE '<(remapped_row_pending|pending_(retirement|blacklist)|(channel|tpc)_repair_pending|reset_required)>Yes<' "$said" && return 0
     action=$(sed -n 's/.*<gpu_recovery_action>\(.*\)<.*/\1/p' "$said")
     case $action in ''|None|N/A) return 1 ;; esac
 }

@@ -1,7 +1,10 @@
 """What the driver and the kernel say of the health of the GPUs, as sentences."""
 
 import dataclasses
+import re
 from pathlib import Path
+
+import pytest
 
 from plan import gpu_health
 from plan.probe import PciDevice, parse
@@ -20,8 +23,17 @@ def said(**changes: object) -> list[str]:
     return list(gpu_health.warnings(dataclasses.replace(ONE, **changes)))  # type: ignore[arg-type]
 
 
-def test_of_a_healthy_gpu_nothing_is_said() -> None:
-    assert said() == []
+CAPTURES = sorted((Path(__file__).parent / "captures").glob("*.xml"))
+
+
+@pytest.mark.parametrize("capture", CAPTURES, ids=lambda path: path.stem)
+def test_of_healthy_gpus_nothing_is_said(capture: Path) -> None:
+    """Real machines in order, from driver 460 to 595, in every schema."""
+    text = capture.read_text()
+    ids = re.findall(r'<gpu id="0000([^"]+)">', text)
+    assert ids
+    pci = tuple(PciDevice(address.lower(), "0x1eb8", "0x030200") for address in ids)
+    assert said(smi=text, pci=pci) == []
 
 
 def test_an_xid_since_boot_is_named_with_what_helps() -> None:

@@ -24,6 +24,14 @@ REMAP = "<remapped_rows><remapped_row_pending>Yes</remapped_row_pending></remapp
 PENDING = T4.replace("</gpu>", REMAP)
 
 
+# drivers before 570 have another element, as the capture of two L4 has it
+REQUIRED = T4.replace(
+    "</gpu>",
+    "<gpu_reset_status><reset_required>Yes</reset_required><drain_and_reset_recommended>N/A"
+    "</drain_and_reset_recommended></gpu_reset_status></gpu>",
+)
+
+
 def xid(code: int, words: str = "pid=1187, name=python") -> str:
     return f"NVRM: Xid (PCI:{ADDRESS[:-2]}): {code}, {words}"
 
@@ -66,8 +74,9 @@ class TestAReset:
             (ailing(log=(xid(119),)), "Xid 119: the GPU's own processor does not answer"),
             (ailing(recovery("Reset")), "the driver asks for 'Reset'"),
             (ailing(recovery("Drain and Reset")), "the driver asks for 'Drain and Reset'"),
+            (ailing(REQUIRED), "the driver asks for a reset"),
         ],
-        ids=["remap", "xid 48", "xid 119", "recovery", "drain"],
+        ids=["remap", "xid 48", "xid 119", "recovery", "drain", "required"],
     )
     def test_follows_from_what_the_driver_or_the_kernel_says(self, probe: Probe, because: str) -> None:
         found = mending(probe)
@@ -86,7 +95,8 @@ class TestAReset:
             assert f"The kernel logged Xid {code} since boot" in warned(probe)
 
     def test_is_not_needed_where_the_driver_itself_says_that_nothing_is(self) -> None:
-        assert mending(ailing(recovery("None"), log=(xid(48),))) == Mending()
+        for smi in (recovery("None"), REQUIRED.replace("Yes", "No")):
+            assert mending(ailing(smi, log=(xid(48),))) == Mending()
 
     def test_settles_what_was_logged_before_it(self) -> None:
         was_reset = f"nvidia: bringup has reset GPU 0000{ADDRESS}"

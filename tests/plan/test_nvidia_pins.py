@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from plan import nvidia_table, settings
+from plan import nvidia_pins, nvidia_table, settings
 from plan.decide import plan_host
 from plan.errors import SettingsError
 from plan.nvidia_plan import DriverPlan
@@ -143,3 +143,24 @@ def test_the_same_is_held_by_dnf() -> None:
     assert planned(probe).work.hold == ("datacenter-gpu-manager-4-core",)
     free = dataclasses.replace(driver, locks=locks[1:])
     assert "kmod-nvidia-open-dkms" in planned(dataclasses.replace(probe, nvidia=free)).work.hold
+
+
+class TestWhatALockHolds:
+    def test_is_the_release_and_every_package_that_is_there(self) -> None:
+        probe = installed()
+        found = nvidia_pins.pins(planned(probe, **OWN), probe)
+        assert found and (found.release, found.modules) == ("535.309.01", "proprietary")
+        assert found.packages["libcuda1"] == "535.309.01-0+deb12u1"
+        assert found.packages["nvidia-persistenced"] == "535.171.04-1~deb12u1"
+
+    def test_is_not_known_of_a_branch_before_it_is_installed(self) -> None:
+        assert nvidia_pins.pins(planned(machine()), machine()) is None
+        found = nvidia_pins.pins(planned(machine(), version=RELEASE), machine())
+        assert found and (found.release, dict(found.packages)) == (RELEASE, {})
+
+    def test_is_what_the_next_plan_is_held_to_unless_the_operator_chose(self) -> None:
+        found = nvidia_pins.DriverPins(RELEASE, "open", "nvidia")
+        assert nvidia_pins.held(settings.read([{}]), found).driver.version == RELEASE
+        for chosen in ({"branch": 595}, {"version": "595.71.05"}, {"managed": False}, {"state": "absent"}):
+            wanted = settings.read([{"driver": chosen}])
+            assert nvidia_pins.held(wanted, found) == wanted

@@ -9,7 +9,7 @@ import pytest
 from plan import burn_in as burn
 from plan import gpu_health
 from plan.host import HostPlan
-from plan.nvidia import FABRIC
+from plan.nvidia import FABRIC, MEMORY_EXCHANGE
 from plan.probe import PciDevice, Probe
 
 Tell = Callable[[str], None]
@@ -101,6 +101,13 @@ def test_fabric_of_switched_gpus_is_up(plan: HostPlan, driven: ElementTree.Eleme
     assert not down, f"the fabric is not up: {down}"
     unit = probe.units.get(FABRIC)
     assert unit is None or unit.active == "active", f"{FABRIC} is {unit.active}"
+
+
+def test_memory_exchange_with_other_hosts_runs(plan: HostPlan, probe: Probe) -> None:
+    if MEMORY_EXCHANGE not in plan.driver.units:
+        pytest.skip("no other host of an NVLink domain is named")
+    unit = probe.units.get(MEMORY_EXCHANGE)
+    assert unit and unit.active == "active", f"{MEMORY_EXCHANGE} is {unit.active if unit else 'not there'}"
 
 
 def test_nothing_ails_the_gpus(gpus: tuple[PciDevice, ...], probe: Probe) -> None:
