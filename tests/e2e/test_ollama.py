@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.deploys import PYINFRA, Run
+from tests.e2e.deploys import PYINFRA, Run, until
 from tests.e2e.test_lab_machines import own_lab
 from tests.lab import hubs, machines, services
 from tests.lab.hubs.ollama import Offer
@@ -240,6 +240,30 @@ def test_a_changed_server_answers_before_the_old_one_goes(site: Site) -> None:
     assert site.on_host(f"systemctl show -P MainPID {UNIT}") != before
     assert site.answer("desk", 18000).strip()
     assert site.on_host("ls /run/bringup/front; ls /run/systemd/system | grep second") == ""
+
+
+def test_three_failed_starts_end_in_failed_and_a_deploy_says_why_and_mends_it(site: Site) -> None:
+    program = f"/opt/bringup/ollama/{site.offer.version}/bin/ollama"
+    said = "Error: model requires more system memory (5.6 GiB) than is available (3.3 GiB)"
+    site.on_host(
+        f"mv {program} {program}.whole; printf '#!/bin/sh\\necho \"{said}\"; exit 1\\n' >{program}; "
+        f"chmod 755 {program}; systemctl restart {UNIT}"
+    )
+    until(
+        "the end of its starts",
+        lambda: site.on_host(f"systemctl show -P ActiveState {UNIT}") == "failed",
+        timeout_seconds=120,
+    )
+    assert site.on_host(f"journalctl -o cat -u {UNIT} | grep -c '{said}'") == "3"
+    failed = subprocess.run(site.command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "The model is larger than the host's free memory: choose a smaller tag in serve.small.model." in (
+        failed.stderr
+    )
+    assert said in failed.stderr
+    site.on_host(f"mv {program}.whole {program}")
+    assert subprocess.run(site.command, cwd=REPOSITORY, capture_output=True, check=False).returncode == 0
+    assert site.on_host(f"systemctl is-active {UNIT}") == "active"
 
 
 def test_a_service_that_shall_be_absent_leaves_nothing_of_ollama(site: Site) -> None:

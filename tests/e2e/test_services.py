@@ -19,7 +19,7 @@ from plan.gateway import routes
 from plan.probe_gateway import fingerprint
 from tests.e2e.deploys import HOSTS, Run, deploy, on, until
 from tests.lab import memory
-from tests.lab.layout import Lab
+from tests.lab.layout import REPOSITORY, Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.usefixtures("fleet")]
 
@@ -111,6 +111,7 @@ def main_process(service: str) -> str:
 def engine(service: str) -> list[int]:
     """The processes of a service but its server, by their numbers on the host."""
     main = main_process(service)
+    assert main != "0", f"{service} does not run"
     children = "pgrep -P $1 | while read -r pid; do echo $pid; sh /run/children $pid; done"
     on(HOST, f"echo '{children}' >/run/children")
     return [int(pid) for pid in on(HOST, f"sh /run/children {main}").split()]
@@ -302,12 +303,17 @@ def test_a_changed_service_answers_before_the_old_one_goes_and_no_stream_breaks(
     assert left == ""
 
 
-def test_the_key_is_not_in_what_the_deploy_says_however_much_it_says(
+def test_the_key_is_not_in_what_the_deploy_says_nor_in_its_report(
     replaced: tuple[Run, list[str]],
 ) -> None:
     said = well(replaced[0]).output + replaced[0].errors
     assert "systemctl reload bringup-gateway" in said
     assert key() not in said
+    written = re.search(r"Report: (\S+)/report\.html", said)
+    assert written
+    files = [path for path in (REPOSITORY / written[1]).rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if key() in path.read_text(errors="replace")]
 
 
 async def _two_hundred(disturb: list[str]) -> list[str]:
@@ -346,7 +352,7 @@ def test_a_killed_server_and_an_engine_without_memory_serve_again_without_a_hand
     on(HOST, f"kill -9 {server}")
     with memory.starving(LAB.host(HOST), engine("second")) as counter:
         # the kernel's own OOM killer, when the answers want memory
-        until("the end of the engine", lambda: not answers(SECOND) and memory.kills(counter) > 0, 120)
+        until("the end of the engine", lambda: not answers(SECOND) and memory.kills(counter) > 0, 300)
     until("the end of the server", lambda: main_process("chat") != server)
     until("the end of the engine's server", lambda: state("second") != "active", 120)
     until("both again", lambda: answers(CHAT) and answers(SECOND), START_SECONDS)
