@@ -347,12 +347,13 @@ def test_streams_are_finished_or_end_in_an_error_when_their_service_restarts(bot
 def test_a_killed_server_and_an_engine_without_memory_serve_again_without_a_hand(both: Run) -> None:
     model = json.loads((LAB.hubs / "sources.json").read_text())["model"]
     watch("chat", 18000, model)
-    watch("second", 18001, "second")
     server = main_process("chat")
     on(HOST, f"kill -9 {server}")
     with memory.starving(LAB.host(HOST), engine("second")) as counter:
         # the kernel's own OOM killer, when the answers want memory
         until("the end of the engine", lambda: not answers(SECOND) and memory.kills(counter) > 0, 300)
+    # until then the kernel held it up, looking for memory
+    watch("second", 18001, "second")
     until("the end of the server", lambda: main_process("chat") != server)
     until("the end of the engine's server", lambda: state("second") != "active", 120)
     until("both again", lambda: answers(CHAT) and answers(SECOND), START_SECONDS)
