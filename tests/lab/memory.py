@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.lab import cgroups
@@ -36,8 +36,9 @@ def starving(host: LabHost, processes: Iterable[int]) -> Iterator[Path]:
         yield directory / "memory.oom_control"
     finally:
         for left in (directory / "cgroup.procs").read_text().split():
-            (directory.parent / "cgroup.procs").write_text(left)
-        directory.rmdir()
+            with suppress(OSError):  # it has just ended
+                (directory.parent / "cgroup.procs").write_text(left)
+        cgroups.remove(f"{host.machine_cgroup}/starving")
 
 
 def kills(counter: Path) -> int:
