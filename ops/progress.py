@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TextIO, cast
 
 from pyinfra import logger
 from rich.console import Console
@@ -63,24 +62,6 @@ class Row:
     line: str
     began: float
     told: float | None = None
-
-
-class _WithoutSpinner:
-    """The terminal while the table stands on it: pyinfra's own spinner, which says less, is left out.
-
-    The spinner draws over its line and never ends it; above a table each drawing would be a line of its own.
-    """
-
-    def __init__(self, terminal: TextIO) -> None:
-        self._terminal = terminal
-
-    def write(self, text: str) -> int:
-        if text.endswith("\r") or text == "\033[K":
-            return len(text)
-        return self._terminal.write(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._terminal, name)
 
 
 class Board:
@@ -142,7 +123,6 @@ class Board:
                 redirect_stderr=False,
             )
             self._live.start()
-            sys.stderr = cast(TextIO, _WithoutSpinner(sys.stderr))
         self._live.update(self.table(), refresh=True)
 
     def table(self) -> Table:

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import sys
 
 import pytest
 from pyinfra import logger
@@ -99,18 +98,3 @@ def test_without_a_terminal_a_beginning_is_no_line() -> None:
     shown.begun("gpu-1", "service chat")
     shown.goes_on()
     assert screen.getvalue() == ""
-
-
-def test_pyinfras_spinner_does_not_write_lines_above_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, screen = board(terminal=True)
-    monkeypatch.setattr("sys.stderr", io.StringIO())
-    before = sys.stderr
-    shown.begun("gpu-1", "service chat")
-    for text in ("    - 50% (1/2) - {gpu-1}\r", "\033[K"):
-        sys.stderr.write(text)
-        sys.stderr.flush()
-    print("[gpu-2] Success", file=sys.stderr)
-    shown.ended("gpu-1", "service chat")
-    assert "50%" not in screen.getvalue()
-    assert "[gpu-2] Success" in screen.getvalue()
-    assert sys.stderr is before
