@@ -72,6 +72,11 @@ def test_services_share_no_gpu_unless_they_say_so() -> None:
     assert len(gpus(found["b"])) == found["b"].flags["tensor-parallel-size"] == 2
 
 
+def test_where_layers_cannot_be_split_they_go_to_the_gpus_in_stages() -> None:
+    flags = planned(3, a={"model": LARGE, "gpus": 3})["a"].flags
+    assert (flags["tensor-parallel-size"], flags["pipeline-parallel-size"]) == (1, 3)
+
+
 def test_a_greedy_model_leaves_a_gpu_for_each_of_the_others() -> None:
     found = planned(4, a={"model": LARGE}, b={"model": SMALL})
     assert not set(gpus(found["a"])) & set(gpus(found["b"]))

@@ -156,6 +156,9 @@ class TestTheVllmUnit:
         path.write_text(unit(accelerator=accelerator))
         assert exposure(path) <= hardening.MOST["vllm"]
 
+    def test_reaches_nothing_beyond_loopback_so_that_no_hub_can_be_needed(self) -> None:
+        assert (value(unit(), "IPAddressDeny"), value(unit(), "IPAddressAllow")) == ("any", "localhost")
+
     def test_sees_no_devices_but_the_gpus(self) -> None:
         assert value(unit(accelerator="cuda"), "DeviceAllow") == "char-nvidia* rwm"
         assert value(unit(accelerator="cuda"), "DevicePolicy") == "closed"
