@@ -32,7 +32,7 @@ from plan.host import (
 from plan.model_facts import Facts
 from plan.models_host import Pins, plan_downloads, plan_models, recorded_pins, removed_models
 from plan.ollama_host import plan_ollama, short_of_room
-from plan.probe import Probe, canonical_name
+from plan.probe import PciDevice, Probe, canonical_name
 from plan.seats import Seats
 from plan.sections import Service, Settings
 from plan.services import compilers, plan_services
@@ -42,6 +42,8 @@ ENGINES = ("vllm", "ollama")
 ARCHITECTURES = ("x86_64", "aarch64")
 # Beside the environment itself: conda, its package cache, and what a download needs until it is unpacked.
 BESIDE_ENVIRONMENT_GIB = 2.0
+# Below it are Kepler and its elders.
+FIRST_SUPPORTED_DEVICE = 0x1340
 BASE_PACKAGES = {
     "apt": ("ca-certificates", "curl", "libnuma1"),
     "dnf": ("ca-certificates", "curl", "numactl-libs"),
@@ -195,7 +197,17 @@ def _gpus(settings: Settings, probe: Probe) -> Iterator[Gpu]:
         try:
             yield gpus.lookup(device.device_id)
         except gpus.UnknownGpuError as error:
-            raise PlanError([f"GPU {device.address}: {error}"]) from None
+            raise PlanError([f"GPU {device.address}: {_too_old(device) or error}"]) from None
+
+
+def _too_old(device: PciDevice) -> str:
+    """Why no driver in support drives this card; "" where one may. Source: PCI ids in Getty/rex-gpu."""
+    if int(device.device_id, 16) >= FIRST_SUPPORTED_DEVICE:
+        return ""
+    return (
+        f"PCI id 10de:{device.device_id.removeprefix('0x')} is older than Maxwell, and no driver in support "
+        "serves it. Use another card."
+    )
 
 
 def _uuids(probe: Probe) -> tuple[str, ...]:

@@ -110,6 +110,20 @@ def test_the_subnet_manager_of_blackwell_gets_the_module_that_it_looks_for() -> 
     assert (of(H100).beside, of(H100).modules_to_load) == ((), ())
 
 
+def test_a_card_that_no_driver_in_support_serves_is_refused() -> None:
+    # a Tesla K80
+    assert refusal(machine(device="0x102d")) == (
+        "GPU 0000:08:00.0: PCI id 10de:102d is older than Maxwell, and no driver in support serves it. Use "
+        "another card."
+    )
+
+
+def test_a_branch_that_the_source_does_not_have_for_this_system_is_refused() -> None:
+    assert refusal(machine(), branch=550) == (
+        "driver.branch: nvidia has no branch 550 for debian 12. Leave driver.branch out."
+    )
+
+
 def test_a_subnet_manager_that_the_source_does_not_have_is_refused() -> None:
     assert refusal(machine(("ubuntu", "24.04"), B200, 8), source="distribution") == (
         "driver.branch: 580 has no NVLink subnet manager (nvlsm) for ubuntu 24.04, and the NVSwitches of "
