@@ -76,9 +76,12 @@ class Meeting:
             if self._over():
                 self.told.add(me)
                 self.lock.notify_all()
+            # the answer brings them along: where all ask at once, another connection may wait for a second
+            new = list(self.torrents.items())[word.get("torrents", len(self.torrents)) :]
             return {
                 "small": sorted(self.files),
-                "torrents": sorted(self.torrents),
+                "torrents": {path: base64.b64encode(torrent).decode() for path, torrent in new},
+                "count": len(self.torrents),
                 "bytes": sum(self.bytes.values()) + len(self.torrents),
                 "over": self._over(),
             }
@@ -130,8 +133,6 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/announce":
             fields = dict(part.split("=", 1) for part in query.split("&") if "=" in part)
             self._send(self.meeting.announce(peer, fields))
-        elif path == "/torrent" and unquote(query) in self.meeting.torrents:
-            self._send(self.meeting.torrents[unquote(query)])
         elif path == "/file" and unquote(query) in self.meeting.files & self.meeting.small:
             self._send((self.meeting.staging / unquote(query)).read_bytes())
         else:

@@ -81,6 +81,7 @@ class Member:
             # who asks the tracker before a seed has told it of itself need not ask again to find it
             self.meeting.always = [(seed, self.port + 1) for seed in self.seeds]
         self.known = 0
+        self.torrents_of: dict[str, bytes] = {}
         self.prepared: dict[str, Future[bytes]] = {}
         self.torrents = ThreadPoolExecutor(1)
         if self.me in self.seeds:
@@ -125,7 +126,8 @@ class Member:
                     missing.discard(path)
             # with nothing under way, the answer comes when there is news
             idle = {} if pulling or self.swarm.busy() else {"known": self.known, "wait": WAIT_SECONDS}
-            state = self.ask({"bytes": self.progress.bytes() if pulling else 0} | idle)
+            arrived = self.progress.bytes() if pulling else 0
+            state = self.ask({"bytes": arrived, "torrents": len(self.torrents_of)} | idle)
             if state:
                 self._take(state, missing)
             for path in self.swarm.finished():
@@ -152,16 +154,15 @@ class Member:
         return missing
 
     def _take(self, state: dict, missing: set[str]) -> None:
-        self.known = len(state["small"]) + len(state["torrents"])
+        self.known = len(state["small"]) + state["count"]
+        self.torrents_of |= {path: base64.b64decode(text) for path, text in state["torrents"].items()}
         for path in set(state["small"]) & missing:
             self._small(path)
             if self.progress.check(path):
                 missing.discard(path)
-        for path in set(state["torrents"]) & missing - self.added:
-            torrent = self._get(f"/torrent?{urllib.request.quote(path)}")
-            if torrent:
-                self.added.add(path)
-                self.swarm.add(path, torrent, self.staging / path)
+        for path in self.torrents_of.keys() & missing - self.added:
+            self.added.add(path)
+            self.swarm.add(path, self.torrents_of[path], self.staging / path)
 
     def _small(self, path: str) -> None:
         content = self._get(f"/file?{urllib.request.quote(path)}")
