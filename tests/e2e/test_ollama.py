@@ -247,7 +247,7 @@ def test_three_failed_starts_end_in_failed_and_a_deploy_says_why_and_mends_it(si
     said = "Error: model requires more system memory (5.6 GiB) than is available (3.3 GiB)"
     site.on_host(
         f"mv {program} {program}.whole; printf '#!/bin/sh\\necho \"{said}\"; exit 1\\n' >{program}; "
-        f"chmod 755 {program}; systemctl restart {UNIT}"
+        f"chmod 755 {program}; systemctl reset-failed {UNIT}; systemctl restart {UNIT}"
     )
     until(
         "the end of its starts",
