@@ -7,7 +7,7 @@ from pyinfra import host
 
 from ops import report
 from ops.planning import plan_for
-from roles import conda, dcgm, gateway, models, nvidia, ollama, torch, vllm
+from roles import bundle, conda, dcgm, gateway, models, nvidia, ollama, torch, vllm
 from roles import host as ground
 from roles.host.facts import Probe
 
@@ -16,6 +16,8 @@ probe = host.get_fact(Probe)
 plan, secrets = plan_for(host, probe)  # no plan: this host is refused, in one sentence; the others go on
 
 if plan and probe:
+    bundle.serve(plan, probe)
+    taken = bundle.check(plan, probe)
     ground.clear(plan, probe)
     gateway.clear(plan, probe)
     ground.prepare(plan, probe)
@@ -32,5 +34,6 @@ if plan and probe:
     gateway.serve(plan, probe, secrets)
     vllm.answer(plan, probe, installed)
     models.tidy(plan, probe)
+    bundle.tidy(plan, probe, taken)
     ground.leave(plan, probe)
     ground.stamp(plan, probe)

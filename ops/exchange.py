@@ -4,6 +4,7 @@ import shlex
 
 from ops import fleet, packages
 from ops.task import Task
+from plan import apt
 from plan.exchange import Exchange, exchange
 from plan.host import HostPlan, ModelPlan
 
@@ -34,9 +35,11 @@ def options(plan: HostPlan, model: ModelPlan, firewall: str) -> list[str]:
     ]
 
 
-def install_task(manager: str) -> Task:
+def install_task(plan: HostPlan) -> Task:
     """Installs aria2 and a packet filter. It never fails: a host without them pulls for itself."""
-    task = packages.install_task("exchange", PACKAGES, manager)
+    options = apt.options() if plan.apt_sources else ()
+    manager = plan.package_manager
+    task = packages.install_task("exchange", PACKAGES, manager, options)
     extra = f"{packages.DNF} install epel-release || true\n" if manager == "dnf" else ""
     script = f"{extra}(\n{task.script}\n) || echo 'without aria2 this host pulls models for itself'"
     return Task(task.name, "installing what hosts exchange models with", script, task.environment)

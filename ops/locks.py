@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from pyinfra.api.host import Host
 
-from plan import lock, locking
+from plan import bundled, lock, locking
 from plan.decide import plan_host
 from plan.errors import PlanError
 from plan.host import HostPlan
@@ -32,6 +32,30 @@ def inventory_of_the_command_line() -> str | None:
     return found if isinstance(found, str) else None
 
 
+def in_bundle(host: Host, wanted: Settings, place: str | None) -> Settings:
+    """The settings with every source in the bundle, when there is one.
+
+    Raises:
+        PlanError: there is no lock, so nobody knows what the bundle shall have.
+    """
+    if place is None:
+        return wanted
+    held = _lock()
+    if held is None:
+        raise PlanError(
+            ["sources.bundle: a bundle needs its lock beside the inventory. Run `python -m plan lock`."]
+        )
+    return bundled.settings_in(wanted, held, host.name, place)
+
+
+def pins(host: Host, wanted: Settings) -> Pins:
+    """The commits that the lock has of the host's models; none where the host may leave it."""
+    held = _lock()
+    if held is None or _may_leave(host):
+        return {}
+    return locking.pins(wanted, host.name, held)
+
+
 def planned(host: Host, wanted: Settings, probe: Probe, facts: Facts, pins: Pins | None = None) -> HostPlan:
     """The host's plan, held to the lock; with `--data relock=true` a host that drifts gets a plan of its own.
 
@@ -41,11 +65,14 @@ def planned(host: Host, wanted: Settings, probe: Probe, facts: Facts, pins: Pins
     held = _lock()
     if held is None:
         return plan_host(host.name, wanted, probe, facts, pins)
+    place = wanted.sources.bundle
     try:
         plan = plan_host(host.name, locking.held(wanted, host.name, held), probe, facts, pins)
-        return locking.apply(plan, wanted, probe, held, _path[0].name)
+        plan = locking.apply(plan, wanted, probe, held, _path[0].name)
+        return bundled.apply(plan, wanted, held, place) if place else plan
     except PlanError:
-        if not _may_leave(host):
+        # a bundle has what the lock has, and nothing for a plan of its own
+        if place or not _may_leave(host):
             raise
         return plan_host(host.name, wanted, probe, facts, pins)
 

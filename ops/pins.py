@@ -43,15 +43,19 @@ class Answer:
         self.commit, self.word, self.silent = commit, word, silent
 
 
-def pins_for(host: Host, settings: Settings, probe: Probe, tokens: Tokens) -> Pins:
+def pins_for(host: Host, settings: Settings, probe: Probe, tokens: Tokens, known: Pins | None = None) -> Pins:
     """The pin of every model that the host shall have; `--dry` can do without those that nobody names.
+
+    `known`: those of the lock, for which nobody is asked.
 
     Raises:
         PlanError: a revision is nowhere, or nobody can be asked and the host lacks the model.
     """
-    pins: dict[tuple[str, str], Pin] = {}
+    pins: dict[tuple[str, str], Pin] = dict(known or {})
     problems = []
     for model, revision in wanted(settings):
+        if (model, revision) in pins:
+            continue
         if COMMIT.fullmatch(revision):
             pins[model, revision] = Pin(revision, sources.models_endpoint(settings.sources))
             continue

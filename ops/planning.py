@@ -9,7 +9,7 @@ from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.context import state
 
-from ops import fleet, locks, report
+from ops import bundles, fleet, locks, report
 from ops.model_facts import facts_for
 from ops.pins import pins_for
 from plan import secrets, settings, show
@@ -44,10 +44,14 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]
         try:
             wanted = settings.read(layers(host))
             found = secrets.read(wanted.access, models=wanted.models)
-            pins = pins_for(host, wanted, probe, found.tokens)
+            place = bundles.place_for(host, wanted)
+            server = bundles.server_on(host, wanted, probe)
+            wanted = locks.in_bundle(host, wanted, place)
+            pins = pins_for(host, wanted, probe, found.tokens, locks.pins(host, wanted))
             facts = facts_for(host, wanted, probe, pins, found.tokens)
             plan = locks.planned(host, wanted, probe, facts, pins)
-            plan = dataclasses.replace(plan, warnings=(*plan.warnings, *found.warnings))
+            warnings = (*plan.warnings, *found.warnings)
+            plan = dataclasses.replace(plan, warnings=warnings, bundle_server=server)
         except PlanError as error:
             refuse(host, error.sentences)
         except Exception as error:

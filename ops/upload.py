@@ -101,8 +101,8 @@ def _send_files(
         name = str(path.relative_to(folder))
         offset = min(there.get(name, 0), path.stat().st_size)
         meter.skip(offset)
-        for start, piece in _pieces(path, offset):
-            _append(remote, f"{model.staging}/{name}", start, piece)
+        for start, piece in pieces(path, offset):
+            append(remote, f"{model.staging}/{name}", start, piece)
             meter.add(len(piece))
             progress.tell(remote, label, meter.text)
 
@@ -133,8 +133,8 @@ def _send_file(state: State, host: Host, source: Path, target: str, given: dict[
         meter = progress.Meter(source.stat().st_size)
         offset = min(int(found or 0), source.stat().st_size)
         meter.skip(offset)
-        for start, piece in _pieces(source, offset):
-            _append(remote, part, start, piece)
+        for start, piece in pieces(source, offset):
+            append(remote, part, start, piece)
             meter.add(len(piece))
             progress.tell(remote, label, meter.text)
         if remote.run(placed).ok:
@@ -147,7 +147,8 @@ def _send_file(state: State, host: Host, source: Path, target: str, given: dict[
     return False
 
 
-def _pieces(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
+def pieces(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
+    """The rest of a file from a byte on, each piece with its place."""
     with path.open("rb") as stream:
         stream.seek(offset)
         while piece := stream.read(PIECE_BYTES):
@@ -155,12 +156,18 @@ def _pieces(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
             offset += len(piece)
 
 
-def _append(remote: Remote, target: str, start: int, piece: bytes) -> None:
+def append(remote: Remote, target: str, start: int, piece: bytes, owner: str = USER) -> None:
+    """Writes a piece of a file from a byte on, as `owner`.
+
+    Raises:
+        OSError: the host cannot.
+    """
     file = shlex.quote(target)
     # what a cut piece left behind its beginning goes first
     script = (
-        f"install -d -o {USER} -g {USER} $(dirname {file}) && touch {file} && truncate -s {start} {file} && "
-        f"base64 -d >>{file} && [ $(stat -c %s {file}) = {start + len(piece)} ] && chown {USER}:{USER} {file}"
+        f"install -d -o {owner} -g {owner} $(dirname {file}) && touch {file} && "
+        f"truncate -s {start} {file} && base64 -d >>{file} && "
+        f"[ $(stat -c %s {file}) = {start + len(piece)} ] && chown {owner}:{owner} {file}"
     )
     if not remote.run(script, base64.b64encode(piece).decode()).ok:
         raise OSError(f"{target} cannot be written: is the disk full?")

@@ -9,6 +9,7 @@ from typing import Any
 
 from plan.answer import MemoryFit, Reason
 from plan.archives import Archive
+from plan.bundle_plan import BundlePlan, BundleServer
 from plan.burn_in import BurnInPlan
 from plan.chat_template import ChatTemplate
 from plan.floors import Floor
@@ -387,6 +388,8 @@ class HostPlan:
     systemd: int = 0
     gpu_floors: tuple[Floor | None, ...] = ()
     burn_in: BurnInPlan | None = None
+    bundle: BundlePlan | None = None
+    bundle_server: BundleServer | None = None
     batches: tuple[BatchPlan, ...] = ()
 
     @property

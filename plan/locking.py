@@ -9,9 +9,11 @@ from typing import TypeVar
 from packaging.version import Version
 
 from plan import sources
+from plan.bundle import channel_path
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan, TagPlan
 from plan.lock import Host, Lock, Stack
+from plan.models_host import Pin, wanted
 from plan.packages import Tool
 from plan.probe import Probe
 from plan.sections import Settings
@@ -122,6 +124,19 @@ def model_key(model: str, revision: str) -> str:
     return f"{model}@{revision}"
 
 
+def pins(settings: Settings, host: str, lock: Lock) -> dict[tuple[str, str], Pin]:
+    """The commits that the lock has of the revisions that a host's settings name."""
+    place = sources.models_endpoint(settings.sources)
+    entry = lock.hosts.get(host)
+    found = {}
+    for model, revision in wanted(settings):
+        name = model_key(model, revision)
+        commit = lock.model[name].commit if entry and name in entry.models else None
+        if commit:
+            found[model, revision] = Pin(commit, place)
+    return found
+
+
 def models(plan: HostPlan) -> list[str]:
     """What the plan's models are called in the lock."""
     return sorted(
@@ -207,9 +222,11 @@ def _records(environment: EnvironmentPlan, stack: Stack) -> frozenset[str]:
 def _explicit(environment: EnvironmentPlan, stack: Stack) -> str:
     """conda's `@EXPLICIT` text of the stack, from the channel that the settings name now."""
     base = environment.addresses.conda_channel
-    lines = [
-        f"{path if '://' in path else f'{base}/{path}'}#{hashed}" for path, hashed in stack.conda.items()
-    ]
+    closed = environment.addresses.closed
+    urls = {
+        path: f"{base}/{channel_path(path)}" if closed or "://" not in path else path for path in stack.conda
+    }
+    lines = [f"{urls[path]}#{hashed}" for path, hashed in stack.conda.items()]
     return "\n".join(["@EXPLICIT", *lines, ""])
 
 

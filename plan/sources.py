@@ -26,6 +26,7 @@ class Addresses:
         wheels: the package index; None leaves each tool its own default.
         wheels_links: pages of wheels, beside the index.
         only_from: distribution -> the index that alone may provide it.
+        closed: there is a bundle: no index is asked.
     """
 
     conda_channel: str
@@ -33,11 +34,13 @@ class Addresses:
     wheels_extra: tuple[str, ...]
     wheels_links: tuple[str, ...]
     only_from: Mapping[str, str]
+    closed: bool = False
 
     @property
     def index_options(self) -> list[str]:
         """uv's options for these sources; none at all leaves uv its own default."""
-        options = ["--default-index", self.wheels] if self.wheels else []
+        options = ["--no-index"] if self.closed else []
+        options += ["--default-index", self.wheels] if self.wheels else []
         for url in self.wheels_extra:
             options += ["--index", url]
         for url in self.wheels_links:
@@ -100,6 +103,7 @@ def addresses(sources: Sources, stack: Decision) -> Addresses:
         wheels_extra=tuple(sources.wheels_extra),
         wheels_links=tuple(sources.wheels_links),
         only_from=only_from,
+        closed=sources.bundle is not None,
     )
 
 

@@ -19,7 +19,19 @@ STATE_FILE = "/etc/bringup/state"
 # What follows from a moment rather than from the settings: what is still to be removed, reasons, figures, and
 # what the host is called.
 _OF_THE_MOMENT = frozenset(
-    {"host", "fingerprint", "renew", "why", "warnings", "driver", "hardware", "os", "memory", "replacing"}
+    {
+        "host",
+        "wanted",
+        "fingerprint",
+        "renew",
+        "why",
+        "warnings",
+        "driver",
+        "hardware",
+        "os",
+        "memory",
+        "replacing",
+    }
 )
 
 

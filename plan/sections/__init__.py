@@ -5,6 +5,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from plan.sections.access import Access
 from plan.sections.base import Name, Section
 from plan.sections.batch import Batch
+from plan.sections.bundle import Bundle
 from plan.sections.burn_in import BurnIn
 from plan.sections.download import Download, Models
 from plan.sections.driver import Driver
@@ -16,6 +17,7 @@ from plan.sections.sources import Sources
 __all__ = [
     "Access",
     "Batch",
+    "Bundle",
     "BurnIn",
     "Download",
     "Driver",
@@ -45,4 +47,5 @@ class Settings(BaseModel):
     environment: Environment = Field(default_factory=Environment, description="The conda environment.")
     ollama: Ollama = Field(default_factory=Ollama, description="What all services by Ollama share.")
     sources: Sources = Field(default_factory=Sources, description="Where things are fetched from.")
+    bundle: Bundle = Field(default_factory=Bundle, description="Who serves the bundle to the other hosts.")
     access: Access = Field(default_factory=Access, description="Who reaches the services.")

@@ -64,6 +64,15 @@ ModelPlace = Annotated[
     ),
 ]
 
+# A bundle: a directory on the host, `operator:` and a directory on the operator's machine, or a URL.
+BundlePlace = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(/[A-Za-z0-9._/+-]+|operator:[~A-Za-z0-9._/][A-Za-z0-9._/+ -]*"
+        r"|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~%+,=@-]*)*)$"
+    ),
+]
+
 
 class Section(BaseModel):
     """A section of the settings: unknown names are refused, values are never coerced."""

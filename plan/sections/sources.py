@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from plan.sections.base import ModelPlace, Section, Sha256, Url, Version
+from plan.sections.base import BundlePlace, ModelPlace, Section, Sha256, Url, Version
 
 
 class Sources(Section):
@@ -47,3 +47,9 @@ class Sources(Section):
         examples=["https://mirror.example.org/cuda/repos"],
     )
     apt: Url | None = Field(None, description="Debian or Ubuntu mirror; the host's own sources when absent.")
+    bundle: BundlePlace | None = Field(
+        None,
+        description="A bundle of `python -m plan bundle`, from which everything comes: a directory on the "
+        "host, `operator:DIRECTORY` on the operator's machine, or a URL: docs/bundle.md.",
+        examples=["/media/bundle"],
+    )

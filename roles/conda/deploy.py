@@ -120,7 +120,10 @@ def _uv(environment: EnvironmentPlan) -> task.Task:
         "--requirement",
         f"{environment.directory}/uv.txt",
     ]
-    if environment.addresses.wheels:
+    if environment.addresses.closed:
+        command += ["--no-index"]
+        command += [word for links in environment.addresses.wheels_links for word in ("--find-links", links)]
+    elif environment.addresses.wheels:
         command += ["--index-url", environment.addresses.wheels]
     variables = {
         "HOME": "/root",

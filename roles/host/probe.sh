@@ -136,13 +136,14 @@ ours="/etc/modprobe.d/bringup-* /etc/modules-load.d/bringup-* /etc/nvidia-imex/n
     /etc/systemd/system/nvidia-*.service.d/bringup.conf"
 find $ours /etc/bringup /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service /opt/bringup/bin \
     /etc/systemd/system/bringup-gateway.service /var/cache/bringup/gateway \
+    /etc/systemd/system/bringup-bundle-server.service \
     /opt/bringup /opt/bringup/downloads /opt/bringup/ollama /srv/models "$ollama" /var/lib/bringup \
     /var/cache/bringup /var/cache/bringup/pycache -maxdepth 0 -printf '%m %u:%g %y %p\n' 2>/dev/null
 find /etc/bringup /opt/bringup/bin -mindepth 1 -printf '%m %u:%g %y %p\n' 2>/dev/null
 block hashes
 { find /etc/bringup /opt/bringup/bin -type f 2>/dev/null
   ls -d $ours /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service \
-      /etc/systemd/system/bringup-gateway.service 2>/dev/null
+      /etc/systemd/system/bringup-gateway.service /etc/systemd/system/bringup-bundle-server.service 2>/dev/null
 } | while read -r path; do sha256sum "$path"; done
 block units
 if [ -d /run/systemd/system ]; then

@@ -44,7 +44,7 @@ def start(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
     files.write(files=programs(), seen=probe.paths, name="Write the download program")
     _tokens(probe, tokens)
     task.run(
-        task=exchange.install_task(plan.package_manager),
+        task=exchange.install_task(plan),
         needed=lambda: (
             any(_shared(plan, model, probe) for model in plan.models)
             and bool(distribution.missing(exchange.PACKAGES, probe.packages))

@@ -37,7 +37,7 @@ def service(**changed: Any) -> dict[str, Any]:
         (
             {"colour": "red"},
             "colour: there is no such section. "
-            "Known here: serve, models, driver, burn_in, environment, ollama, sources, access.",
+            "Known here: serve, models, driver, burn_in, environment, ollama, sources, bundle, access.",
         ),
         (service(revison="main"), "serve.chat.revison: there is no such setting. Did you mean `revision`?"),
         ({"access": {"listens": "::1"}}, "access.listens: there is no such setting. Did you mean `listen`?"),
