@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 
 from plan import bundle, bundled, lock, locking, settings
-from plan.bundle_plan import STAGED, BundleServer
+from plan.bundle_plan import SERVER_UNIT_FILE, STAGED, BundleServer
 from plan.decide import plan_host
 from plan.host import HostPlan
 from plan.lock import Package, Packages
-from roles.bundle.deploy import SERVER_UNIT_FILE
 from tests.plan.locks import GPU, ONE, locked
 from tests.probes import with_block
 from tests.roles.fleet import Exec, FakeHost, Run, deploy
