@@ -38,6 +38,7 @@ def test_both_presets_cover_the_same_sources() -> None:
 def test_every_address_that_can_be_set_has_a_preset() -> None:
     assert set(PRESETS["default"]) >= set(Sources.model_fields) - {
         "preset",
+        "bundle",
         "conda_installer_sha256",
         "ollama_version",
         "ollama_sha256",
