@@ -1,10 +1,10 @@
 """The exchange of a model between the hosts of a run, as options of its download's unit."""
 
 import shlex
+from collections.abc import Collection
 
 from ops import fleet, packages
 from ops.task import Task
-from plan import apt
 from plan.exchange import Exchange, exchange
 from plan.host import HostPlan, ModelPlan
 
@@ -35,11 +35,9 @@ def options(plan: HostPlan, model: ModelPlan, firewall: str) -> list[str]:
     ]
 
 
-def install_task(plan: HostPlan) -> Task:
+def install_task(manager: str, apt_options: Collection[str] = ()) -> Task:
     """Installs aria2 and a packet filter. It never fails: a host without them pulls for itself."""
-    options = apt.options() if plan.apt_sources else ()
-    manager = plan.package_manager
-    task = packages.install_task("exchange", PACKAGES, manager, options)
+    task = packages.install_task("exchange", PACKAGES, manager, apt_options)
     extra = f"{packages.DNF} install epel-release || true\n" if manager == "dnf" else ""
     script = f"{extra}(\n{task.script}\n) || echo 'without aria2 this host pulls models for itself'"
     return Task(task.name, "installing what hosts exchange models with", script, task.environment)
