@@ -23,12 +23,10 @@ from plan.sources import Addresses
 
 CONDA_PREFIX = "/opt/bringup/conda"
 MODELS_ROOT = "/srv/models"
-# First line: Ollama's store; further ones: where it was before.
-OLLAMA_STORES = "/etc/bringup/ollama-store"
+OLLAMA_STORES = "/etc/bringup/ollama-store"  # first line: the store; further ones: where it was before
 MODELFILES = "/etc/bringup/modelfiles"
 USER = "bringup"
-# Environments are read-only to services, so compiled modules go here: three processes import the same ones
-# at every start of vLLM, and without this each would compile them again.
+# Environments are read-only to services; else three processes would compile the same modules at every start.
 BYTECODE = "/var/cache/bringup/pycache"
 
 
