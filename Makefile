@@ -16,7 +16,7 @@ $(VENV)/.ready: requirements.txt
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "installing python3-venv"; apt-get update -qq && apt-get install -yqq --no-install-recommends python3-venv >/dev/null; }
 	@test -x $(BIN)/uv || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.txt)"; }
 	@index="$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)"; \
-	 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 $(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python $${index:+--default-index "$$index"} requirements.txt
+	 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes --python $(BIN)/python $${index:+--default-index "$$index"} requirements.txt
 	@touch $@
 
 .PHONY: venv

@@ -10,13 +10,15 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import pytest
 
 from plan.gateway import routes
 from plan.probe_gateway import fingerprint
+from tests.e2e import streams
 from tests.e2e.deploys import HOSTS, Run, deploy, on, until
 from tests.lab import memory
 from tests.lab.layout import REPOSITORY, Lab
@@ -236,25 +238,6 @@ def _closed(connection: ssl.SSLSocket) -> bool:
         return True
 
 
-async def _stream(http: httpx.AsyncClient, model: str, number: int, begun: set[int]) -> str:
-    """ "whole", or why not; a stream that ends early without an error is neither."""
-    question = {"model": model, "max_tokens": 48, "stream": True, "prompt": f"{number}", "ignore_eos": True}
-    try:
-        async with http.stream("POST", "/v1/completions", json=question) as reply:
-            if reply.status_code != 200:
-                body = json.loads(await reply.aread())
-                return f"refused: {body['error']['message']}"
-            last = ""
-            async for line in reply.aiter_lines():
-                last = line or last
-                begun.add(number)
-    except httpx.HTTPError as error:
-        return f"broken: {type(error).__name__}"
-    return (
-        "whole" if last == "data: [DONE]" else "broken: said so" if '"error"' in last else f"cut: {last[:80]}"
-    )
-
-
 def many() -> httpx.AsyncClient:
     """A client of the second service that opens as many connections as it needs."""
     return httpx.AsyncClient(
@@ -267,36 +250,23 @@ def many() -> httpx.AsyncClient:
     )
 
 
-async def _while_streaming(work: Callable[[], Run]) -> tuple[Run, list[str]]:
-    """A run during which streams follow one another, a few at once, and how each of them ended."""
-    ended: list[str] = []
-    async with many() as http:
-        run = asyncio.create_task(asyncio.to_thread(work))
-
-        async def ask(number: int) -> None:
-            while not run.done():
-                ended.append(await _stream(http, "second", number, set()))
-                await asyncio.sleep(1)
-
-        await asyncio.gather(*(ask(number) for number in range(3)))
-        return await run, ended
-
-
 @pytest.fixture(scope="module")
 def replaced(both: Run) -> tuple[Run, list[str]]:
     """The run that changes the second service and the front, while clients stream, and how they fared."""
     changed: dict[str, object] = {"max_model_len": 1024}
-    return asyncio.run(_while_streaming(lambda: change("-vvv", second=changed, requests_per_second=99)))
+    return asyncio.run(
+        streams.meanwhile(many, "second", lambda: change("-vvv", second=changed, requests_per_second=99))
+    )
 
 
 def test_a_changed_service_answers_before_the_old_one_goes_and_no_stream_breaks(
     replaced: tuple[Run, list[str]],
 ) -> None:
-    run, streams = replaced
+    run, ended = replaced
     well(run)
     assert "the new one starts beside the one that serves" in run.output + run.errors
-    assert set(streams) == {"whole"}
-    assert len(streams) > 20
+    assert set(ended) == {"whole"}
+    assert len(ended) > 20
     with client(SECOND) as http:
         assert http.get("/v1/models").json()["data"][0]["max_model_len"] == 1024
     left = on(HOST, "ls /run/bringup/front; ls /run/systemd/system | grep second; ss -Hltn | grep :1900")
@@ -316,26 +286,21 @@ def test_the_key_is_not_in_what_the_deploy_says_nor_in_its_report(
     assert not [path for path in files if key() in path.read_text(errors="replace")]
 
 
-async def _two_hundred(disturb: list[str]) -> list[str]:
-    """200 streams at once; `disturb` runs when they are under way."""
-    async with many() as http:
-        begun: set[int] = set()
-        streams = [asyncio.create_task(_stream(http, "second", number, begun)) for number in range(200)]
-        async with asyncio.timeout(120):
-            while len(begun) < 20:
-                await asyncio.sleep(0.05)
-        done = await asyncio.to_thread(on, HOST, "; ".join(disturb))
-        assert done == "disturbed"
-        return list(await asyncio.gather(*streams))
+def disturbed(*commands: str) -> list[str]:
+    """How 200 streams ended that were under way when the commands ran on the host."""
+    disturb = partial(on, HOST, "; ".join((*commands, "echo disturbed")))
+    said, ended = asyncio.run(streams.two_hundred(many, "second", disturb))
+    assert said == "disturbed"
+    return ended
 
 
 def test_two_hundred_streams_outlive_a_reload_of_the_front(both: Run) -> None:
-    found = asyncio.run(_two_hundred(["systemctl reload bringup-gateway", "echo disturbed"]))
+    found = disturbed("systemctl reload bringup-gateway")
     assert set(found) == {"whole"}
 
 
 def test_streams_are_finished_or_end_in_an_error_when_their_service_restarts(both: Run) -> None:
-    found = asyncio.run(_two_hundred(["systemctl --no-block restart vllm-second", "echo disturbed"]))
+    found = disturbed("systemctl --no-block restart vllm-second")
     assert not [one for one in found if one.startswith("cut")], found
     assert "whole" in found
     with client(SECOND) as http:
