@@ -12,7 +12,7 @@ from plan.nvidia_plan import DriverPlan, Mending
 from plan.probe import Probe
 from plan.sections import Driver, Settings
 
-# Services that are stopped before anything is done to a GPU, as they stand in a process's control group.
+# Services that are stopped before anything is done to a GPU, as a process's control group names them.
 _OURS = re.compile(
     r"/(vllm|ollama|bringup)-[^/]*\.service|/nvidia-(persistenced|dcgm|fabricmanager|imex)\.service"
 )

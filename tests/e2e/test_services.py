@@ -309,7 +309,23 @@ def test_streams_are_finished_or_end_in_an_error_when_their_service_restarts(bot
     until("the second service", lambda: answers(SECOND), START_SECONDS)
 
 
-def test_a_killed_server_and_an_engine_without_memory_serve_again_without_a_hand(both: Run) -> None:
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No byte is left where the first service keeps what it makes for itself."""
+    cache = "/var/cache/bringup/vllm-chat"
+    left = on(
+        HOST,
+        f"mount -t tmpfs -o size=64k,mode=700,uid=$(id -u bringup),gid=$(id -g bringup) full {cache}; "
+        f"head -c 200k /dev/zero >{cache}/full; df --output=avail {cache} | tail -n 1",
+    )
+    assert left == "0"
+    yield
+    on(HOST, f"umount --lazy {cache}")
+
+
+def test_a_killed_server_on_a_full_disk_and_an_engine_without_memory_serve_again_without_a_hand(
+    both: Run, full_disk: None
+) -> None:
     model = json.loads((LAB.hubs / "sources.json").read_text())["model"]
     watch("chat", 18000, model)
     server = main_process("chat")
