@@ -98,6 +98,11 @@ UNDO = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def served_hosts(bare_hosts: None) -> None:
+    deployed()
+
+
 @pytest.mark.parametrize("cut", CUTS, ids=lambda cut: cut.__name__)
 @pytest.mark.parametrize("moment", UNDO, ids=lambda moment: moment.__name__)
 def test_the_run_after_a_cut_completes(
