@@ -171,19 +171,16 @@ def test_a_refused_host_is_left_alone_while_the_others_go_on(tmp_path: Path) -> 
     inventory = folder / "lab.py"
     inventory.write_text(
         inventory.read_text() + "\nlab[0][1]['serve'] = {'chat': {'port': 22}}\n"
-        "lab[1][1]['environment'] = {'packages': ['tabulate==0.9.0']}\n"
+        "lab[1][1]['access'] = {'requests_per_second': 99}\n"
     )
-    before = on(
-        HOSTS[0], "find /etc /opt/bringup -newermt '-1 minute' -type f | grep -v /etc/resolv.conf | wc -l"
-    )
+    on(VICTIM, "touch /run/before")
     run = deploy("--json", inventory=str(inventory))
     assert run.code == 1
     assert "lab-1: serve.chat.port: 22 is not valid" in run.errors
-    assert run.results["failed_hosts"] == ["lab-1"]
-    assert {host for hosts in run.changed().values() for host in hosts} == {"lab-2"}
-    assert before == on(
-        HOSTS[0], "find /etc /opt/bringup -newermt '-1 minute' -type f | grep -v /etc/resolv.conf | wc -l"
-    )
+    assert run.results["failed_hosts"] == [VICTIM]
+    assert {host for hosts in run.changed().values() for host in hosts} == {OTHER}
+    changed = "find /etc /opt /srv -newer /run/before -type f | grep -v /etc/resolv.conf"
+    assert on(VICTIM, changed) == ""
 
 
 def test_an_unprivileged_user_with_sudo_deploys_as_well() -> None:
