@@ -102,7 +102,7 @@ def plan_driver(settings: Settings, choice: DriverChoice | None, probe: Probe) -
     if choice is None:
         return DriverPlan("none")
     if not manageable(settings, probe) or _of_unknown_origin(choice, probe):
-        return _kept(choice, settings, probe)
+        return DriverPlan("keep", version=choice.version, branch=choice.branch, modules=choice.modules)
     system = table.system(probe.os)
     found = _names(settings, choice, probe, system)
     problems = [*refusals(settings, choice, probe, system, found), *in_the_way(settings.driver, probe)]
@@ -119,18 +119,6 @@ def _our_files(probe: Probe) -> bool:
 def _of_unknown_origin(choice: DriverChoice, probe: Probe) -> bool:
     """A driver that suffices and that no package manager knows is left as it is."""
     return choice.action == "keep" and not probe.nvidia.modules
-
-
-def _kept(choice: DriverChoice, settings: Settings, probe: Probe) -> DriverPlan:
-    if choice.action == "install":
-        there = f"driver {probe.driver}" if probe.driver else "no driver"
-        raise PlanError(
-            [
-                f"driver: this is a container ({probe.virtualization}) with its host's {there}, and branch "
-                f"{choice.branch} with {choice.modules} modules is needed. Install that on the host."
-            ]
-        )
-    return DriverPlan("keep", version=choice.version, branch=choice.branch, modules=choice.modules)
 
 
 def _names(settings: Settings, choice: DriverChoice, probe: Probe, system: System | None) -> Names | None:
