@@ -33,6 +33,16 @@ fi
 cd "$directory" 2>/dev/null || { say "there is no directory $directory. Mount it, or correct sources.bundle."; exit 1; }
 [ -f "$index" ] || { say "$directory has no $index. Make it with 'python -m plan bundle'."; exit 1; }
 
+# who serves the whole of it has no rights of its own
+if [ "$wanted" = all ]; then
+    hidden=$(setpriv --reuid=65534 --regid=65534 --clear-groups \
+        sh -c 'cd "$1" && find . ! -readable -print -quit' sh "$directory" 2>&1 | head -n 1)
+    if [ "$hidden" ]; then
+        say "$directory cannot be read by the server that is to serve it ($hidden). Let others read it, and all above it."
+        exit 1
+    fi
+fi
+
 mkdir -p /run/bringup
 if [ "$wanted" = all ]; then cp "$index" "$todo.new"; else awk '
     NR == FNR { hash = substr($0, 1, 64); path = substr($0, 67); paths[hash] = paths[hash] hash "  " path "\n"
