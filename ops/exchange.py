@@ -6,7 +6,8 @@ from collections.abc import Collection
 from ops import fleet, packages
 from ops.task import Task
 from plan.exchange import Exchange, exchange
-from plan.host import HostPlan, ModelPlan
+from plan.host import HostPlan
+from plan.model_plan import ModelPlan
 
 PACKAGES = ("aria2", "nftables")
 

@@ -18,7 +18,8 @@ from ops import progress
 from ops.pins import operators_folder
 from ops.remote import Remote, privileges
 from ops.waiting import CONNECTION_ERRORS
-from plan.host import USER, HostPlan, ModelPlan
+from plan.host import USER, HostPlan
+from plan.model_plan import ModelPlan
 from plan.places import place
 
 PIECE_BYTES = 8 << 20

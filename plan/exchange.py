@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from plan.host import HostPlan, ModelPlan
+from plan.host import HostPlan
+from plan.model_plan import ModelPlan
 from plan.probe import Probe
 
 # Two ports, the meeting point's and BitTorrent's; below the ports that Linux gives out by itself.

@@ -14,6 +14,7 @@ from plan.burn_in import BurnInPlan
 from plan.chat_template import ChatTemplate
 from plan.floors import Floor
 from plan.gateway import GatewayPlan
+from plan.model_plan import DownloadPlan, ModelPlan
 from plan.nvidia_plan import DriverPlan
 from plan.packages import Tool
 from plan.probe import Probe
@@ -22,7 +23,6 @@ from plan.replacing import Replacing
 from plan.sources import Addresses
 
 CONDA_PREFIX = "/opt/bringup/conda"
-MODELS_ROOT = "/srv/models"
 OLLAMA_STORES = "/etc/bringup/ollama-store"  # first line: the store; further ones: where it was before
 MODELFILES = "/etc/bringup/modelfiles"
 USER = "bringup"
@@ -106,74 +106,6 @@ class EnvironmentPlan:
         held += [self.locked] if self.locked else []
         text = json.dumps(held, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class ModelPlan:
-    """A model on the host's disk: `directory` exists only when every byte of it is verified.
-
-    Attributes:
-        revision: what the settings say; `commit` is what that is in this run, 40 hex digits.
-        endpoint: the place that said so.
-        include: names or shell patterns of the wanted files; all, when empty. `exclude` goes before it.
-    """
-
-    model: str
-    revision: str
-    endpoint: str
-    commit: str = field(default="", kw_only=True)
-    include: tuple[str, ...] = field(default=(), kw_only=True)
-    exclude: tuple[str, ...] = field(default=(), kw_only=True)
-
-    @property
-    def parent(self) -> str:
-        """The directory of all revisions of this model."""
-        return f"{MODELS_ROOT}/{self.model}"
-
-    @property
-    def directory(self) -> str:
-        """Where this commit lies; what is served from there is never changed."""
-        return f"{self.parent}/{self.commit or self.revision.replace('/', '--')}"
-
-    @property
-    def staging(self) -> str:
-        """Where it grows until it is whole; a branch that moves meanwhile goes on with what is there."""
-        return f"{self.parent}/.{self.slug}.part"
-
-    @property
-    def slug(self) -> str:
-        """A name for units: short, unambiguous, without signs that systemd would escape."""
-        digest = hashlib.sha256(f"{self.model}@{self.revision}".encode()).hexdigest()[:6]
-        return f"{self.model.rpartition('/')[2].lower().replace('_', '-')}-{digest}"
-
-    def there(self, probe: Probe) -> bool:
-        """Whether the probe saw it whole, by the sizes and times recorded when its hashes were verified."""
-        installed = probe.models.get(self.directory)
-        if installed is None or not installed.intact(self.model, self.revision, self.commit):
-            return False
-        files = (installed.manifest.get("include", []), installed.manifest.get("exclude", []))
-        return files == (list(self.include), list(self.exclude))
-
-
-@dataclass(frozen=True)
-class DownloadPlan:
-    """How models come to a host.
-
-    Attributes:
-        places: where models come from, the first choice first (see `plan.places`).
-        verify: "quick" or "full".
-        seeds: how many of the hosts that want the same model pull it from its place.
-        network: over which hosts exchange models; None: hosts of the same subnet do.
-        max_rate_mbit: most that the host takes from outside.
-        proxy: URL of the HTTP proxy for downloads.
-    """
-
-    places: tuple[str, ...]
-    verify: str = "quick"
-    seeds: int = 1
-    network: str | None = None
-    max_rate_mbit: int | None = None
-    proxy: str | None = None
 
 
 @dataclass(frozen=True)
@@ -379,7 +311,7 @@ class HostPlan:
     why: tuple[Reason, ...]
     warnings: tuple[str, ...]
     ollama: OllamaPlan | None = None
-    downloads: DownloadPlan = DownloadPlan(())
+    downloads: DownloadPlan = field(default_factory=lambda: DownloadPlan(()))
     model_facts: str | None = None
     gateway: GatewayPlan | None = None
     removed_gateway: tuple[str, ...] = ()

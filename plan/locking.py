@@ -13,6 +13,7 @@ from plan.bundle import channel_path
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan, TagPlan
 from plan.lock import Host, Lock, Stack
+from plan.model_plan import ModelPlan
 from plan.models_host import Pin, wanted
 from plan.packages import Tool
 from plan.probe import Probe
@@ -99,10 +100,10 @@ def apply(plan: HostPlan, settings: Settings, probe: Probe, lock: Lock, name: st
     if entry is None:
         raise PlanError([f"lock: {name} does not know this host. {FIX}"])
     stack = lock.stack[entry.stack] if entry.stack else None
-    found = list(_drift(plan, settings, probe, entry, stack))
+    found = [*_drift(plan, settings, probe, entry, stack), *_bytes_drift(plan, probe, lock)]
     if found:
         raise PlanError([f"lock: {name} has {'; '.join(found)}. {FIX}"])
-    return _with(plan, stack)
+    return _with_models(_with(plan, stack), lock)
 
 
 def with_stack(plan: HostPlan, settings: Settings, probe: Probe, lock: Lock) -> HostPlan | None:
@@ -117,6 +118,33 @@ def _with(plan: HostPlan, stack: Stack | None) -> HostPlan:
     if plan.environment is None or stack is None:
         return plan
     return dataclasses.replace(plan, environment=_locked(plan.environment, stack))
+
+
+def _with_models(plan: HostPlan, lock: Lock) -> HostPlan:
+    """The plan with what the lock has of its models' bytes."""
+    models = tuple(
+        dataclasses.replace(model, locked=tuple(sorted(_locked_files(model, lock).items())))
+        for model in plan.models
+    )
+    return dataclasses.replace(plan, models=models)
+
+
+def _locked_files(model: ModelPlan, lock: Lock) -> dict[str, str]:
+    """Path -> sha256, or "" where its hub said none, of what the lock has of a model at this commit."""
+    there = lock.model.get(model_key(model.model, model.revision))
+    if isinstance(model, TagPlan) or there is None or there.commit != model.commit:
+        return {}
+    return {path: file.sha256 or "" for path, file in there.files.items()}
+
+
+def _bytes_drift(plan: HostPlan, probe: Probe, lock: Lock) -> Iterator[str]:
+    """Where a model on the host was verified to be other bytes than the lock has."""
+    for model in plan.models:
+        there = probe.models.get(model.directory)
+        recorded = there.manifest.get("files", {}) if there else {}
+        for path, sha256 in _locked_files(model, lock).items():
+            if sha256 and recorded.get(path, {}).get("sha256", sha256) != sha256:
+                yield f"other bytes of {path} of {model.model} than this host has"
 
 
 def model_key(model: str, revision: str) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from plan import sources
-from plan.host import MODELS_ROOT, DownloadPlan, ModelPlan, ServicePlan, TagPlan
+from plan.host import ServicePlan, TagPlan
+from plan.model_plan import MODELS_ROOT, DownloadPlan, ModelPlan
 from plan.places import COMMIT
 from plan.probe import Probe
 from plan.probe_models import InstalledModel

@@ -4,15 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from plan import archives, ollama, ollama_service
 from plan.errors import PlanError
-from plan.host import (
-    MODELFILES,
-    MODELS_ROOT,
-    OLLAMA_STORES,
-    CreatedPlan,
-    OllamaPlan,
-    ServicePlan,
-    TagPlan,
-)
+from plan.host import MODELFILES, OLLAMA_STORES, CreatedPlan, OllamaPlan, ServicePlan, TagPlan
+from plan.model_plan import MODELS_ROOT
 from plan.probe import Probe
 from plan.probe_mounts import mount_of
 from plan.probe_ollama import InstalledOllama, whole_name

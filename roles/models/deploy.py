@@ -13,7 +13,8 @@ from ops import packages as distribution
 from ops.remote import Remote
 from ops.render import TEMPLATES, render
 from plan import apt, model_facts
-from plan.host import USER, EnvironmentPlan, HostPlan, ModelPlan, TagPlan
+from plan.host import USER, EnvironmentPlan, HostPlan, TagPlan
+from plan.model_plan import ModelPlan
 from plan.places import place
 from plan.probe import Probe
 from plan.tokens import Tokens
@@ -151,6 +152,7 @@ def _download(plan: HostPlan, environment: EnvironmentPlan, model: ModelPlan, to
         "pinned_by": model.endpoint,
         "include": list(model.include),
         "exclude": list(model.exclude),
+        "locked": dict(model.locked),
         "max_rate_mbit": wish.max_rate_mbit,
         "patience_seconds": PATIENCE_SECONDS,
     }

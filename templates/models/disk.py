@@ -26,6 +26,24 @@ def wanted(path: str, job: dict) -> bool:
     return (not job["include"] or one_of(job["include"])) and not one_of(job["exclude"])
 
 
+class OtherBytesError(Exception):
+    """A place has something else than the lock."""
+
+
+def held(found: dict[str, dict], job: dict) -> dict[str, dict]:
+    """What a place lists, held to the lock: its files and no others, with its hashes where it knows them."""
+    locked = job["locked"]
+    for path, sha256 in locked.items():
+        if not wanted(path, job):
+            continue
+        if path not in found:
+            raise OtherBytesError(f"does not list {path}, which the lock has")
+        if sha256 and (found[path]["sha256"] or sha256) != sha256:
+            raise OtherBytesError(f"has other bytes of {path} than the lock")
+        found[path]["sha256"] = found[path]["sha256"] or sha256
+    return {path: file for path, file in found.items() if path in locked} if locked else found
+
+
 def manifest(directory: Path, job: dict) -> dict | None:
     """What is published there, if it is what this job wants; an unreadable manifest counts as none."""
     found = read_manifest(directory)

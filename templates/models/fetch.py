@@ -68,9 +68,9 @@ def listing(job: dict, name: str) -> dict[str, dict]:
         noes, final = [], True
         for place in places.all_of(job):
             try:
-                found = place.listing()
+                found = disk.held(place.listing(), job)
                 break
-            except places.RefusedError as error:
+            except (places.RefusedError, disk.OtherBytesError) as error:
                 noes.append(f"{place.name} {error}")
             except Exception as error:
                 final = False

@@ -8,7 +8,8 @@ import pytest
 
 from plan import secrets, settings
 from plan.decide import plan_host
-from plan.host import EnvironmentPlan, ModelPlan
+from plan.host import EnvironmentPlan
+from plan.model_plan import ModelPlan
 from plan.probe import parse
 from plan.probe_models import InstalledModel
 from tests import probes

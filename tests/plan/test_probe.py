@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from plan.errors import ProbeError
-from plan.host import ModelPlan
+from plan.model_plan import ModelPlan
 from plan.models_host import recorded_pins
 from plan.probe import Disk, PciDevice, Unit, canonical_name, parse
 from plan.settings import read

@@ -53,6 +53,7 @@ class Host:
             "pinned_by": self.endpoint,
             "include": [],
             "exclude": [],
+            "locked": {},
             "patience_seconds": 20,
             "max_rate_mbit": None,
         } | changes

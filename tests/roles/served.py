@@ -10,7 +10,8 @@ import re
 from typing import Any
 
 from plan import gateway, stamp
-from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan, ModelPlan
+from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan
+from plan.model_plan import ModelPlan
 from plan.probe import parse
 from plan.probe_models import MANIFEST
 from tests.probes import with_block

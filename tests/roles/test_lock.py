@@ -9,7 +9,7 @@ from plan.decide import plan_host
 from plan.host import HostPlan
 from plan.lock import Lock
 from plan.seen import Seen
-from tests.plan.locks import GPU, ONE, locked
+from tests.plan.locks import GPU, MODEL, ONE, locked
 from tests.roles import commits
 from tests.roles.fleet import Exec, FakeHost, Run, deploy
 from tests.roles.served import served
@@ -62,6 +62,27 @@ def on_a_served_host(first: Run, held: Lock, **distributions: str) -> Run:
     lines = "".join(f"dist {name}-{version}.dist-info\n" for name, version in distributions.items())
     there = there.replace("dist certifi-2026.10.18.dist-info\n", lines)
     return deploy(dataclasses.replace(HOST, probe=there), lock=lock.render(held, "fleet.py"))
+
+
+def with_commit(held: Lock) -> Lock:
+    """The lock with the model at the commit that the stand-in hub names."""
+    (name,) = held.model
+    models = {name: held.model[name].model_copy(update={"commit": commits.commit_of(MODEL)})}
+    return held.model_copy(update={"model": models})
+
+
+def test_a_download_is_told_the_bytes_of_the_lock() -> None:
+    run = deploy(HOST, lock=lock.render(with_commit(HELD), "fleet.py"))
+    told = f'"locked": {{"config.json": "{"b" * 64}"}}'
+    assert any("/fetch.py" in trip.command and told in trip.command for trip in run.execs["gpu"])
+
+
+def test_other_bytes_of_a_model_than_the_lock_has_are_drift(first: Run) -> None:
+    there = served(GPU, list[Exec](first.execs["gpu"]), applied(HELD))
+    there = there.replace("model.safetensors", "config.json")
+    run = deploy(dataclasses.replace(HOST, probe=there), lock=lock.render(with_commit(HELD), "fleet.py"))
+    assert run.kinds("gpu") == ["probe"]
+    assert f"fleet.lock has other bytes of config.json of {MODEL} than this host has. Run" in run.output
 
 
 def test_a_package_of_another_version_is_put_right(first: Run) -> None:

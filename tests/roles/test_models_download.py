@@ -102,6 +102,37 @@ def test_a_listing_without_hashes_is_taken_by_size_and_told(host: Host) -> None:
     assert manifest["files"][SHARD]["sha256"] == host.files()[SHARD]
 
 
+def test_the_bytes_of_the_lock_come(host: Host) -> None:
+    # a file that the hub has beside them stays out; where the lock knows no hash, the hub's counts
+    locked = {path: sha256 for path, sha256 in host.files().items() if path != "README.md"}
+    code, output = host.run(locked=locked | {"config.json": ""})
+    assert code == 0, output
+    assert hashes(host.model / host.commit()) == locked
+
+
+def test_a_place_with_other_bytes_than_the_lock_is_refused_by_the_file_s_name(host: Host) -> None:
+    code, output = host.run(locked=host.files() | {SHARD: "0" * 64})
+    assert code == 1
+    assert f"{host.endpoint} has other bytes of {SHARD} than the lock." in output
+    assert "FilePath=" not in str(host.asked())
+    code, output = host.run(locked=host.files() | {"more.json": "0" * 64})
+    assert (code, host.nothing_published()) == (1, True)
+    assert f"{host.endpoint} does not list more.json, which the lock has." in output
+
+
+def test_bytes_that_no_place_says_the_hash_of_are_held_to_the_lock(host: Host) -> None:
+    host.switch(no_sha=True)
+    locked = host.files()
+    assert host.run(locked=locked)[0] == 0
+    manifest = json.loads((host.model / "current" / ".bringup.json").read_text())
+    assert {entry["listed"] for entry in manifest["files"].values()} == {True}
+    host.switch(no_sha=True, corrupt=f"{SHARD}:2000000", match=SHARD)
+    other = host.model.with_name("other")
+    code, output = host.run(locked=locked, directory=str(other), staging=f"{other}.part")
+    assert code == 1
+    assert f"gives {SHARD} with other bytes than listed" in output
+
+
 def test_what_stands_in_the_way_is_cleared(host: Host) -> None:
     staging = host.model / ".staging.part"
     (staging / "config.json").mkdir(parents=True)

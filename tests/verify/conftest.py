@@ -23,7 +23,8 @@ from ops.files import Directory
 from plan.gateway import UNIT as FRONT
 from plan.gateway import GatewayPlan
 from plan.hardening import Confined
-from plan.host import BatchPlan, EnvironmentPlan, HostPlan, ModelPlan, ServicePlan
+from plan.host import BatchPlan, EnvironmentPlan, HostPlan, ServicePlan
+from plan.model_plan import ModelPlan
 from plan.probe import InstalledEnvironment, Probe
 from plan.report import Figure
 from tests.verify import fleet, health

@@ -2,7 +2,8 @@
 
 import pytest
 
-from plan.host import HostPlan, ModelPlan
+from plan.host import HostPlan
+from plan.model_plan import ModelPlan
 from plan.probe import Probe
 from plan.probe_models import MANIFEST
 from roles.models.deploy import programs
