@@ -24,7 +24,7 @@ STATE_SCRIPT = """{{ echo "kernel $(uname -r)"
   echo "driver ${{version:--}}"
   if command -v dpkg-query >/dev/null; then
     dpkg-query -W -f '${{db:Status-Abbrev}} package ${{Package}} ${{Version}}\\n' {packages} 2>/dev/null |
-      sed -n 's/^ii *//p'
+      sed -n 's/^.i *//p'
   else rpm -q --qf 'package %{{NAME}} %{{VERSION}}-%{{RELEASE}}\\n' {packages} | grep '^package .* .*-'; fi
   sha256sum /etc/bringup/environments/*/requirements-*.txt 2>/dev/null |
     while read -r sum path; do echo "lock $path $sum"; done

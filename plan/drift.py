@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from plan import gpu_health
 from plan import stamp as stamps
 from plan.host import HostPlan
 from plan.probe import Path, Probe, canonical_name
@@ -17,6 +18,7 @@ from plan.stamp import Stamp, StampedFile
 
 Mover = Literal["host", "settings", "program"]
 _NOTHING: tuple[Any, ...] = (None, "", {}, [])
+_FLOORS = "gpu_floors"
 AGAIN = "Deploy again to have it back."
 
 
@@ -78,6 +80,7 @@ def differences(
         return (Difference(stamps.FILE, "host", sentence),)
     return (
         *_decisions(stamp, plan, settings, version),
+        *_cards(stamp, plan, probe),
         *_files(stamp, probe, seen),
         *_environment(plan, probe),
         *_models(plan, probe, seen),
@@ -95,8 +98,21 @@ def _decisions(stamp: Stamp, plan: HostPlan, settings: str, version: str) -> Ite
         mover = "program" if stamp.version != version else "host"
         now = f"bringup {version} now decides" if mover == "program" else "what the host is now leads to"
     for path, before, after in _leaves("", stamp.plan, stamps.lasting(plan)):
+        if path == _FLOORS:
+            continue
         sentence = f"{path}: deployed was {before}, {now} {after}. {fix}"
         yield Difference(path, mover, sentence)
+
+
+def _cards(stamp: Stamp, plan: HostPlan, probe: Probe) -> Iterator[Difference]:
+    """Another number of GPUs; what each should reach follows from that. One that fell off the bus ails."""
+    before, now = len(stamp.plan.get(_FLOORS) or ()), len(plan.gpu_floors)
+    if before != now and not gpu_health.ailments(probe):
+        sentence = (
+            f"the host has {now} GPUs, and had {before} at the deploy: cards were put in or taken out. "
+            "Deploy again to plan with these."
+        )
+        yield Difference("GPUs", "host", sentence)
 
 
 def _leaves(path: str, before: Any, after: Any) -> Iterator[tuple[str, str, str]]:

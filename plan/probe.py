@@ -1,7 +1,7 @@
 """What a host is, parsed from the text of the one probe (`roles/host/probe.sh`)."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from plan import probe_driver, probe_gateway, probe_mounts, probe_ollama
@@ -201,7 +201,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         modules=tuple(blocks["modules"]),
         smi="\n".join(blocks["smi"]),
         secure_boot=" ".join(blocks["secure_boot"]),
-        listening=dict(_listening(blocks["listening"])),
+        listening=_holders(_listening(blocks["listening"])),
         gpu_holders=tuple(blocks["gpu_holders"]),
         packages=dict(_packages(blocks["packages"])),
         user_exists=bool(blocks["user"]),
@@ -263,6 +263,14 @@ def _listening(lines: list[str]) -> Iterator[tuple[int, str]]:
         else:
             holder = re.search(r'users:\(\("([^"]+)",pid=(\d+)', line)
             yield int(fields[3].rsplit(":", 1)[1]), f"{holder[1]} (pid {holder[2]})" if holder else "?"
+
+
+def _holders(found: Iterable[tuple[int, str]]) -> dict[int, str]:
+    """Port -> its holder; all of them where several listen there, be it on addresses of their own."""
+    holders: dict[int, list[str]] = {}
+    for port, holder in found:
+        holders.setdefault(port, []).append(holder)
+    return {port: ", ".join(dict.fromkeys(names)) for port, names in holders.items()}
 
 
 def _packages(lines: list[str]) -> Iterator[tuple[str, str]]:

@@ -138,7 +138,7 @@ def _held_by_others(probe: Probe) -> Iterator[int]:
     """Ports on which a process listens that is known, and is no service of ours."""
     ours = {f"(pid {unit.main_pid})" for unit in probe.units.values()}
     for port, holder in probe.listening.items():
-        if holder != "?" and not any(holder.endswith(pid) for pid in ours):
+        if holder != "?" and not any(pid in holder for pid in ours):
             yield port
 
 

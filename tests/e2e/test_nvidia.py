@@ -10,7 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ import pytest
 
 from tests.e2e.deploys import PYINFRA, Run
 from tests.e2e.test_lab_machines import own_lab
+from tests.e2e.test_proof import verify
 from tests.lab import gpus, machines
+from tests.lab.gpus import Pretended
 from tests.lab.layout import REPOSITORY, Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
@@ -26,6 +28,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(2400)]
 HOST = "lab-1"
 OWN = {"source": "distribution", "modules": "proprietary"}
 HELD = "dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n' '*nvidia*' 'libcuda1' | sed -n 's/^hi *//p'"
+BARE = gpus.of_capture("tesla-t4-v11.xml").without_driver()
 # what the role may change on a host, as it is now
 STATE = (
     "dpkg -l | sha256sum; find /etc /opt/bringup /lib/modules -type f | sort | xargs sha256sum | sha256sum"
@@ -71,6 +74,12 @@ class Site:
         """The kernel that the host would boot next."""
         return self.on_host("ls /lib/modules")
 
+    def boots_with(self, card: Pretended) -> None:
+        """Boots it as the machine that shows this card."""
+        gpus.put_on(HOST, BARE, after_reboot=card, lab=self.lab)
+        machines.power_off(HOST, lab=self.lab)
+        machines.boot(HOST, lab=self.lab)
+
     def packages(self) -> list[str]:
         return self.on_host("dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n' | grep '^.i'").splitlines()
 
@@ -95,8 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             lab=lab,
         )
         assert ready.returncode == 0, ready.stderr
-        card = gpus.of_capture("tesla-t4-v11.xml").without_driver()
-        gpus.put_on(HOST, card, after_reboot=card, lab=lab)
+        gpus.put_on(HOST, BARE, after_reboot=BARE, lab=lab)
         site = Site(lab, tmp_path_factory.mktemp("inventories"), [])
         site.bare.extend(site.packages())
         yield site
@@ -177,6 +185,33 @@ def test_an_installation_that_was_cut_is_completed(site: Site) -> None:
     said = site.deploy(**OWN).errors
     assert re.search(r"Starting operation: Install the NVIDIA driver\s+\[lab-1\] Success", said), said[-3000:]
     assert site.on_host(status) == "hi"
+
+
+def of_packages(site: Site) -> Pretended:
+    """The card, driven by what the packages on the host are of, on the kernel that they were built for."""
+    card, kernel = gpus.of_capture("tesla-t4-v11.xml"), site.kernel
+    release = site.on_host(f"modinfo -k {kernel} -F version nvidia-current")
+    uname = f'case "$*" in -r) echo {kernel} ;; *) exec /usr/bin/uname "$@" ;; esac'
+    driven = replace(card, capture=card.capture.replace(str(card.installed), release), installed=release)
+    return replace(driven, loaded=release).with_programs(uname=uname)
+
+
+def test_a_removed_hold_is_told_in_one_sentence_and_nothing_else_is(site: Site, tmp_path: Path) -> None:
+    site.boots_with(of_packages(site))
+    try:
+        # its daemon would look for the device files of a real card
+        run = site.deploy(**OWN, persistence=False)
+        assert run.code == 0, run.errors[-3000:]
+        site.on_host("apt-mark -qq unhold libcuda1")
+        code, told = verify(tmp_path, inventory=site.folder / "site.py")
+        site.on_host("apt-mark -qq hold libcuda1")
+        mended = verify(tmp_path, inventory=site.folder / "site.py")
+    finally:
+        site.boots_with(BARE)
+    assert code == 1
+    (sentence,) = told[HOST]
+    assert sentence.startswith("packages libcuda1 are held no more, so that any upgrade may move them")
+    assert mended == (0, {HOST: []})
 
 
 def test_a_reboot_that_is_allowed_happens_once_and_not_again_when_it_did_not_help(site: Site) -> None:

@@ -62,7 +62,7 @@ def test_a_port_that_another_program_holds_is_not_given_to_an_engine_and_its_own
     unit = Unit("active", "running", "enabled", "success", 9, 0, False)
     held = dataclasses.replace(
         BARE,
-        listening={18000: "redis-server (pid 8)", 18001: "vllm (pid 9)"},
+        listening={18000: "redis-server (pid 8)", 18001: "vllm (pid 9), python (pid 12)"},
         units={"vllm-a.service": unit},
     )
     access = {"access": {"listen": "10.1.0.0/16", "api_key_env": "KEY"}}

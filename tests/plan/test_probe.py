@@ -110,6 +110,15 @@ def test_listeners_are_read_from_proc_where_ss_is_missing() -> None:
     assert parse(listening).listening == {8000: "?", 22: "?"}
 
 
+def test_every_program_that_listens_on_a_port_is_named_once() -> None:
+    lines = [
+        f'LISTEN 0 128 {address}:8000 0.0.0.0:* users:(("{name}",pid={pid},fd=3))'
+        for address, name, pid in (("127.0.0.1", "vllm", 9), ("::1", "vllm", 9), ("127.0.0.1", "python", 7))
+    ]
+    found = parse(with_block(BARE, "listening", *lines)).listening
+    assert found == {8000: "vllm (pid 9), python (pid 7)"}
+
+
 def test_a_gpu_is_told_apart_from_a_switch_and_an_audio_function() -> None:
     text = with_block(
         BARE,

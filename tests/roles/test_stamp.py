@@ -74,7 +74,9 @@ def test_the_host_writes_its_state_as_the_probe_would_tell_it(run: Run, tmp_path
     lock.write_text("torch==1\n")
     tools = tmp_path / "tools"
     tools.mkdir()
-    (tools / "dpkg-query").write_text("#!/bin/sh\nprintf 'ii  package curl 7.88\\nrc  package gone 1\\n'\n")
+    (tools / "dpkg-query").write_text(
+        "#!/bin/sh\nprintf 'ii  package curl 7.88\\nhi  package libnuma1 2\\nrc  package gone 1\\n'\n"
+    )
     (tools / "dpkg-query").chmod(0o755)
     environment = {"PATH": f"{tools}:/usr/bin:/bin"}
     subprocess.run(["sh", "-euc", mine], check=True, env=environment)
@@ -86,6 +88,7 @@ def test_the_host_writes_its_state_as_the_probe_would_tell_it(run: Run, tmp_path
         ("kernel", ""),
         ("driver", ""),
         ("package", "curl"),
+        ("package", "libnuma1"),
         ("lock", "/etc/bringup/environments/serve/requirements-0.txt"),
     }
     kinds = {kind for kind, _ in stamp.state_lines(there.state)}

@@ -130,6 +130,29 @@ class TestPorts:
             "python (pid 7) is of ours, is in no plan, and listens on 0.0.0.0 port 9999"
         )
 
+    def test_that_the_front_holds_are_its_own(self) -> None:
+        lan = {"access": {"listen": "10.44.0.0/24", "api_key_env": "X"}}
+        model = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}}
+        fronted = plan_host("gpu-1", settings.read([lan | model]), PROBE)
+        (service,) = fronted.services
+        line = f'{service.address}:8000 0.0.0.0:* users:(("nginx",pid=5,fd=6),("nginx",pid=4,fd=6))'
+        seen = listening(line)
+        known = Evidence({**seen.blocks, "processes bringup-gateway.service": ["4 0", "5 99"]})
+        assert list(health.strangers(fronted, known)) == []
+        (sentence,) = health.strangers(fronted, seen)
+        assert "together with bringup-gateway.service" in sentence
+
+    def test_on_one_address_with_a_second_server_are_told(self, plan: HostPlan) -> None:
+        """Both ask the kernel for it, as vLLM did for long, and each gets half of the requests."""
+        second = '127.0.0.1:8000 0.0.0.0:* users:(("vllm",pid=7,fd=3))'
+        (sentence,) = health.strangers(
+            plan, listening(second, SERVER, ours=(SERVICE, "7 vllm 0::/user.slice/session-1.scope"))
+        )
+        assert sentence == (
+            "vllm (pid 7) listens on 127.0.0.1 port 8000 together with vllm-chat.service, and takes its "
+            "requests. Stop it."
+        )
+
     def test_that_a_second_server_shares_are_told(self, plan: HostPlan) -> None:
         second = '127.0.0.2:8000 0.0.0.0:* users:(("vllm",pid=7,fd=3))'
         (sentence,) = health.strangers(

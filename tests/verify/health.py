@@ -60,13 +60,24 @@ def strangers(plan: HostPlan, evidence: Evidence) -> Iterator[str]:
         units = {evidence.ours[pid][1] for pid in listener.pids if pid in evidence.ours}
         holder = _holder(listener, evidence)
         where = f"{listener.address} port {listener.port}"
-        if (listener.address, listener.port) in planned:
+        if unit := planned.get((listener.address, listener.port)):
+            # programs of one user that ask for it share an address, and the kernel deals the requests out
+            # among them; vLLM asked for it from 0.7.3 to 0.25 (vllm-project/vllm#47529)
+            if listener.pids and not _of(unit, listener, evidence):
+                yield f"{holder} listens on {where} together with {unit}, and takes its requests. Stop it."
             continue
         if listener.port in ports and ports[listener.port] not in units:
             unit = ports[listener.port]
             yield f"{holder} listens on {where} beside {unit}, which has that port. Stop it."
         elif units and not _loopback(listener.address) and not units & set(planned.values()):
             yield f"{holder} is of ours, is in no plan, and listens on {where}. Stop it."
+
+
+def _of(unit: str, listener: Listener, evidence: Evidence) -> bool:
+    """Whether a process of the unit holds this socket."""
+    there = {process.pid for process in evidence.processes(unit)}
+    there |= {pid for pid, (_, its) in evidence.ours.items() if its == unit}
+    return bool(listener.pids & there)
 
 
 def _holder(listener: Listener, evidence: Evidence) -> str:

@@ -42,28 +42,36 @@ def maintained(gpus: tuple[PciDevice, ...], plan: HostPlan) -> HostPlan:
 def test_loaded_driver_is_the_planned_one(
     gpus: tuple[PciDevice, ...], plan: HostPlan, probe: Probe, tell: Tell
 ) -> None:
-    assert probe.driver, "no NVIDIA module is loaded"
+    assert probe.driver, "no module of the driver is loaded"
     planned = plan.driver.version or str(plan.driver.branch)
     assert re.match(rf"{re.escape(planned)}(\.|$)", probe.driver), (
-        f"{probe.driver} is loaded, planned is {planned}"
+        f"driver {probe.driver} is loaded, planned is {planned}"
     )
     tell(f"driver {probe.driver}, {len(gpus)} GPUs")
 
 
 def test_nvidia_smi_answers(gpus: tuple[PciDevice, ...], probe: Probe) -> None:
     """A library of another version than the module is what breaks most often."""
-    words = probe.smi.strip().splitlines()[:1] or ["it is not installed"]
-    assert probe.smi.lstrip().startswith("<?xml"), f"nvidia-smi, for {len(gpus)} GPUs: {words[0]}"
+    if probe.driver is None:
+        pytest.skip("no module of the driver is loaded, which is another check's subject")
+    why = " ".join(gpu_health.warnings(probe)) or "nvidia-smi is not installed."
+    assert probe.smi.lstrip().startswith("<?xml"), f"the driver of {len(gpus)} GPUs does not answer: {why}"
 
 
 def test_module_and_libraries_are_of_one_version(driven: ElementTree.Element, probe: Probe) -> None:
     assert driven.findtext("driver_version") == probe.driver
 
 
-def test_every_gpu_on_the_bus_is_driven(gpus: tuple[PciDevice, ...], driven: ElementTree.Element) -> None:
-    there = {device.address for device in gpus}
+@pytest.fixture
+def lost(gpus: tuple[PciDevice, ...], driven: ElementTree.Element, probe: Probe) -> list[str]:
+    """A sentence for every GPU on the bus that nvidia-smi does not show."""
     shown = {gpu.get("id", "").lower()[-12:] for gpu in driven.findall("gpu")}
-    assert shown == there, f"nvidia-smi does not show {', '.join(sorted(there - shown))}"
+    away = [device.address for device in gpus if device.address not in shown]
+    return [said for said in gpu_health.warnings(probe) if any(f"GPU {address}:" in said for address in away)]
+
+
+def test_every_gpu_on_the_bus_is_driven(gpus: tuple[PciDevice, ...], lost: list[str]) -> None:
+    assert not lost, f"{len(gpus)} GPUs: {' '.join(lost)}"
 
 
 def test_gpus_stay_initialised(maintained: HostPlan, driven: ElementTree.Element, probe: Probe) -> None:
@@ -76,14 +84,16 @@ def test_gpus_stay_initialised(maintained: HostPlan, driven: ElementTree.Element
 
 def test_no_other_upgrade_moves_the_driver(maintained: HostPlan) -> None:
     free = maintained.driver.work.hold
-    assert not free, f"not held: {', '.join(free)}"
+    assert not free, f"packages of the driver are not held: {', '.join(free)}"
 
 
-def test_driver_waits_for_nothing(maintained: HostPlan) -> None:
+def test_driver_waits_for_nothing(maintained: HostPlan, probe: Probe) -> None:
     work = maintained.driver.work
-    assert not work.install, f"to be installed: {', '.join(work.install)}"
-    assert not work.build, f"no module is built for {', '.join(work.build)}"
-    assert not work.start, f"{work.start}: {work.because}"
+    assert not work.install, f"the driver is to be installed: {', '.join(work.install)}"
+    assert not work.build, f"no module of the driver is built for {', '.join(work.build)}"
+    if probe.driver is None or not probe.smi.lstrip().startswith("<?xml"):
+        pytest.skip("the driver does not answer, which is another check's subject")
+    assert not work.start, f"the driver waits for a {work.start}: {work.because}"
 
 
 def test_fabric_of_switched_gpus_is_up(plan: HostPlan, driven: ElementTree.Element, probe: Probe) -> None:
@@ -110,8 +120,8 @@ def test_memory_exchange_with_other_hosts_runs(plan: HostPlan, probe: Probe) -> 
     assert unit and unit.active == "active", f"{MEMORY_EXCHANGE} is {unit.active if unit else 'not there'}"
 
 
-def test_nothing_ails_the_gpus(gpus: tuple[PciDevice, ...], probe: Probe) -> None:
-    ails = list(gpu_health.warnings(probe))
+def test_nothing_ails_the_gpus(gpus: tuple[PciDevice, ...], probe: Probe, lost: list[str]) -> None:
+    ails = [said for said in gpu_health.warnings(probe) if said not in lost]
     assert not ails, f"{len(gpus)} GPUs: {' '.join(ails)}"
 
 
