@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from typing import Any, NoReturn
 
 from plan import bundle, compat, gpus, hub
@@ -88,6 +89,17 @@ def upgrade(text: str) -> str:
     _refuse(f"{text!r} is no package. Write its name, or as in numpy==2.2.6.")
 
 
+def day(text: str) -> str:
+    """A day that was, "2026-05-01"."""
+    try:
+        found = date.fromisoformat(text)
+    except ValueError:
+        _refuse(f"{text!r} is no day. Write it as in 2026-05-01.")
+    if found > datetime.now(UTC).date():
+        _refuse(f"{text} is still to come. Name a day that was.")
+    return found.isoformat()
+
+
 def model(text: str) -> str:
     """A hub id, an Ollama tag, or a directory."""
     if hub.is_model_id(text) or re.fullmatch(
@@ -158,7 +170,14 @@ def _lock(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="move this to its newest, or NAME==VERSION; a model's id; vllm, torch, python, ollama",
+        help="move this to its newest, or NAME==VERSION; a model's id; vllm, torch, python, ollama, "
+        "packages, driver",
+    )
+    add(
+        "--as-of",
+        type=day,
+        metavar="DATE",
+        help="resolve every stack anew as its packages were on that day, such as 2026-05-01",
     )
 
 

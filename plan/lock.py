@@ -30,6 +30,7 @@ WheelFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+
 CondaHash = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|[0-9a-f]{32,64})$")]
 CondaFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~%+/:=@!-]+\.(conda|tar\.bz2)$")]
 PackageFile = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9._+~%-]{0,250}\.(deb|rpm)$")]
+Day = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{0,400}$")]
 
 
@@ -60,6 +61,7 @@ class Stack(Section):
 
     Attributes:
         made_by: what produced it.
+        resolved: the day up to whose end releases were considered, UTC.
         platform: uv's name of the CPU and C library that its wheels are for.
         instead_of: `vllm VERSION` -> why that, the newer choice, was not taken.
         pins: distribution -> exact version, per part, as `EnvironmentPlan` has them.
@@ -69,6 +71,7 @@ class Stack(Section):
     """
 
     made_by: Word
+    resolved: Day | None = None
     python: Version
     platform: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,60}$")]
     instead_of: dict[Word, Word] = Field(default_factory=dict)

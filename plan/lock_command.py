@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
-from plan import lock, lock_diff, lock_make, lock_models, seen
+from plan import lock, lock_diff, lock_make, lock_models, lock_upgrades, seen
 from plan.errors import PlanError, SettingsError
 from plan.lock import Lock
 from plan.seen import Seen
@@ -28,9 +29,21 @@ def write(options: argparse.Namespace) -> int:
         )
     path = lock.path_of(inventory)
     old = lock.read(path) if path.exists() else None
-    _known(options.upgrade, old)
+    lock_upgrades.check(options.upgrade, old)
+    if options.as_of and options.upgrade:
+        raise SettingsError(
+            ["--as-of: renews every stack as of that day. Leave out --upgrade, or move that afterwards."]
+        )
     hosts, complete = _hosts(inventory, options.probes)
-    made = lock_make.make(hosts, old, tuple(options.upgrade), lock_models.listed, complete=complete)
+    made = lock_make.make(
+        hosts,
+        old,
+        tuple(options.upgrade),
+        lock_models.listed,
+        complete=complete,
+        as_of=options.as_of,
+        today=datetime.now(UTC).date().isoformat(),
+    )
     for line in (*made.notes, *made.problems):
         print(line, file=sys.stderr)
     if made.lock.hosts:
@@ -44,18 +57,6 @@ def diff(options: argparse.Namespace) -> int:
     lines = list(lock_diff.lines(lock.read(Path(options.old)), lock.read(Path(options.new))))
     print("\n".join(lines) or "The same for every host.")
     return REFUSED if lines else 0
-
-
-def _known(upgrades: list[str], old: Lock | None) -> None:
-    """An upgrade has to have something to move."""
-    for name in (one.partition("==")[0] for one in upgrades):
-        stacks = old.stack.values() if old else ()
-        models = [key.partition("@")[0] for key in old.model] if old else []
-        special = {"python", "ollama", "packages", *models}
-        if name not in special and not any(name in stack.versions for stack in stacks):
-            raise SettingsError(
-                [f"--upgrade: the lock has no {name}. Name a package, a model, python, ollama or packages."]
-            )
 
 
 def _hosts(inventory: Path, probes: str | None) -> tuple[list[Seen], bool]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from plan import apt_closure, compat, locking, uv
+from plan import apt_closure, compat, lock_upgrades, locking, uv
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan
 from plan.lock import Archive, Host, Installer, Lock, Model, Packages, Stack, Uv
@@ -29,6 +29,7 @@ class Resolver(Protocol):
         platform: str,
         preferred: Mapping[str, str],
         upgrades: Iterable[str],
+        as_of: str | None,
     ) -> uv.Closure: ...
 
 
@@ -72,6 +73,8 @@ def make(
     model: Callable[[HostPlan, str], Model] | None = None,
     resolver: Resolver = uv.closure,
     complete: bool = True,
+    as_of: str | None = None,
+    today: str | None = None,
 ) -> Made:
     """The lock of these hosts.
 
@@ -86,8 +89,10 @@ def make(
         model: what the lock says of a model of a plan, by its name there; None leaves models out.
         resolver: what finds the closure of a stack.
         complete: these are all hosts; else those that the old lock has beside them keep their entries.
+        as_of: the day after which no package counts as published; stacks of another day are made anew.
+        today: the day, for what is resolved without such a bound.
     """
-    work = _Work(old, upgrades, resolver)
+    work = _Work(old, upgrades, resolver, as_of, today)
     looked_at = list(hosts)
     for seen in looked_at:
         work.plan(seen)
@@ -100,10 +105,21 @@ def make(
 class _Work:
     """The lock while it is being made."""
 
-    def __init__(self, old: Lock | None, upgrades: tuple[str, ...], resolver: Resolver) -> None:
+    def __init__(
+        self,
+        old: Lock | None,
+        upgrades: tuple[str, ...],
+        resolver: Resolver,
+        as_of: str | None,
+        today: str | None,
+    ) -> None:
         self.old = old
         self.upgrades = upgrades
+        self.names = frozenset(lock_upgrades.versions(upgrades))
+        self.distributions = lock_upgrades.distributions(upgrades)
         self.resolver = resolver
+        self.as_of = as_of
+        self.today = today
         self.wishes: dict[str, _Wish] = {}
         self.stacks: dict[str, Stack] = {}
         self.failures: dict[str, str] = {}
@@ -114,7 +130,7 @@ class _Work:
     def plan(self, seen: Seen) -> None:
         """Plans a host: as the old lock has it where that still fits, else anew."""
         try:
-            wanted, probe = seen.settings(), seen.parsed()
+            wanted, probe = lock_upgrades.asked(seen.settings(), self.upgrades), seen.parsed()
             wish = self._kept(seen, wanted, probe)
             self.wishes[seen.host] = wish or _Wish(seen, wanted, seen.plan(wanted), locking.platform(probe))
         except PlanError as error:
@@ -124,8 +140,10 @@ class _Work:
         entry = self.old.hosts.get(seen.host) if self.old else None
         if self.old is None or entry is None:
             return None
+        if entry.stack and not self._of_the_day(self.old.stack[entry.stack]):
+            return None
         try:
-            plan = seen.plan(locking.held(wanted, seen.host, self.old, free=self.upgrades))
+            plan = seen.plan(locking.held(wanted, seen.host, self.old, free=self.names))
         except PlanError:
             return None
         kept = locking.with_stack(plan, wanted, probe, self.old)
@@ -133,6 +151,10 @@ class _Work:
             return None
         before = self.old.stack[entry.stack].instead_of if entry.stack else {}
         return _Wish(seen, wanted, kept, locking.platform(probe), before, entry.stack)
+
+    def _of_the_day(self, stack: Stack) -> bool:
+        """Whether the stack stays as far as the day is concerned."""
+        return self.as_of in (None, stack.resolved)
 
     def _old_stack(self, host: str) -> Stack | None:
         entry = self.old.hosts.get(host) if self.old else None
@@ -157,7 +179,10 @@ class _Work:
             if not waiting:
                 return
         for wish in waiting:
-            self._refuse(wish.seen.host, [f"lock: no closure within {_TRIES} vLLM releases. Pin `vllm`."])
+            why = next(iter(wish.instead_of.values()))
+            self._refuse(
+                wish.seen.host, [f"lock: no closure within {_TRIES} vLLM releases. Pin `vllm`. First: {why}"]
+            )
 
     def _resolve_stack(self, wish: _Wish) -> None:
         name, environment = wish.stack, wish.plan.environment
@@ -165,18 +190,24 @@ class _Work:
         if name in self.stacks or name in self.failures:
             return
         there = self.old.stack.get(name) if self.old else None
-        if there and not self.upgrades:
+        if there and not self.distributions and self._of_the_day(there):
             self.stacks[name] = there
             return
-        before = there or self._old_stack(wish.seen.host)
+        before = None if self.as_of else there or self._old_stack(wish.seen.host)
+        preferred = before.versions if before else {}
         try:
-            wheels = self.resolver(
-                environment, wish.platform, before.versions if before else {}, self.upgrades
-            )
+            wheels = self.resolver(environment, wish.platform, preferred, self.distributions, self.as_of)
         except uv.UnresolvableError as error:
             self.failures[name] = " ".join(error.sentences)
             return
-        self.stacks[name] = _stack(environment, wish, wheels, self.upgrades)
+        if there and before:
+            # of what does not move, the files that may be it stay too
+            wheels = {one: there.wheels.get(one, files) for one, files in wheels.items()}
+        made = _stack(environment, wish, wheels, self.distributions)
+        same = there and made == there.model_copy(update={"made_by": made.made_by, "resolved": None})
+        self.stacks[name] = (
+            there if there and same else made.model_copy(update={"resolved": self.as_of or self.today})
+        )
 
     def _older(self, wish: _Wish) -> _Wish | None:
         """The same host with the next older vLLM that it can be planned with."""
@@ -229,7 +260,7 @@ class _Work:
         probe = seen.parsed()
         name = f"{probe.os} {probe.architecture}"
         there = self.old.packages.get(name) if self.old else None
-        if there and "packages" not in self.upgrades:
+        if there and "packages" not in self.names:
             known[name] = there
         elif name not in known and seen.packages.strip():
             try:
@@ -244,7 +275,7 @@ class _Work:
         names = locking.models(plan)
         for name in names:
             there = self.old.model.get(name) if self.old else None
-            moved = name.partition("@")[0] in self.upgrades
+            moved = name.partition("@")[0] in self.names
             if name not in models:
                 try:
                     kept = there if there and there.files and there.commit and not moved else None
@@ -301,7 +332,7 @@ def _vllm(wish: _Wish) -> str:
 
 def _stack(environment: EnvironmentPlan, wish: _Wish, wheels: uv.Closure, upgrades: Iterable[str]) -> Stack:
     urls = environment.installer_urls
-    moved = dict(one.partition("==")[::2] for one in upgrades)
+    moved = lock_upgrades.versions(upgrades)
     return Stack(
         made_by=f"uv {uv.version()} pip compile; installer and conda packages of plan/conda.toml "
         "or the settings; uv of plan/tools.toml",

@@ -61,7 +61,7 @@ def held(settings: Settings, host: str, lock: Lock, free: Collection[str] = ()) 
         chosen = settings.environment.torch or any(service.vllm for service in settings.serve.values())
         pins = {} if chosen or {"vllm", "torch"} & {*free} else stack.pins
         python = None if "python" in free else stack.python
-        environment = _unset(settings.environment, python=python, torch=pins.get("torch", {}).get("torch"))
+        environment = unset(settings.environment, python=python, torch=pins.get("torch", {}).get("torch"))
         settings = settings.model_copy(update={"environment": environment})
         settings = with_vllm(settings, pins.get("vllm", {}).get("vllm"))
     if entry.ollama and "ollama" not in free:
@@ -75,13 +75,13 @@ def held(settings: Settings, host: str, lock: Lock, free: Collection[str] = ()) 
 def with_vllm(settings: Settings, version: str | None) -> Settings:
     """The settings with this vLLM for every service that has none of its own."""
     serve = {
-        name: _unset(service, vllm=version) if service.engine == "vllm" else service
+        name: unset(service, vllm=version) if service.engine == "vllm" else service
         for name, service in settings.serve.items()
     }
     return settings.model_copy(update={"serve": serve})
 
 
-def _unset(part: Part, **values: str | None) -> Part:
+def unset(part: Part, **values: str | None) -> Part:
     """The section with these values where it has none."""
     return part.model_copy(update={name: value for name, value in values.items() if not getattr(part, name)})
 

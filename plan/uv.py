@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def closure(
     platform: str,
     preferred: Mapping[str, str],
     upgrades: Iterable[str] = (),
+    as_of: str | None = None,
 ) -> Closure:
     """`distribution==version` -> the wheels that may be it, of everything that the environment needs.
 
@@ -49,6 +51,8 @@ def closure(
         platform: as uv calls it: `x86_64-manylinux_2_36`.
         preferred: distribution -> the version to stay at while it fits.
         upgrades: distributions to take the newest of instead, or `NAME==VERSION`.
+        as_of: the day after which nothing counts as published, UTC; what has an index of its own is exempt,
+            because it is pinned, and such indexes say no days.
 
     Raises:
         UnresolvableError: there is none, or an index says no sha256 of a wheel.
@@ -60,9 +64,11 @@ def closure(
         (scratch / "constraints.txt").write_text(_constraints(environment, moved))
         if preferred:
             (scratch / "pylock.toml").write_text(_preferences(preferred))
-        done = _run(scratch, environment, platform, [name for name, pin in moved.items() if not pin])
+        options = [word for name, pin in moved.items() if not pin for word in ("--upgrade-package", name)]
+        options += _until(as_of, environment) if as_of else []
+        done = _run(scratch, environment, platform, options)
         if done.returncode:
-            raise UnresolvableError([sentence(done.stderr)])
+            raise UnresolvableError([sentence(done.stderr), *_too_new(done.stderr, as_of)])
         return _wheels(tomli.loads((scratch / "pylock.toml").read_text()))
 
 
@@ -71,6 +77,25 @@ def _constraints(environment: EnvironmentPlan, moved: Mapping[str, str]) -> str:
     lines = project.constraints(environment).splitlines()
     kept = [line for line in lines if not moved.get(line.partition("==")[0])]
     return "".join(f"{line}\n" for line in [*kept, *(f"{n}=={v}" for n, v in moved.items() if v)])
+
+
+def _until(day: str, environment: EnvironmentPlan) -> list[str]:
+    end = date.fromisoformat(day) + timedelta(days=1)
+    exempt = [word for name in environment.only_from for word in ("--exclude-newer-package", f"{name}=false")]
+    return ["--exclude-newer", f"{end.isoformat()}T00:00:00Z", *exempt]
+
+
+def _too_new(words: str, as_of: str | None) -> Iterator[str]:
+    """What the day left out, in sentences."""
+    if as_of is None:
+        return
+    hints = re.findall(r"`(\S+)` was filtered by `exclude-newer`([^`]*)", re.sub(r"\s+", " ", words))
+    for name, rest in hints:
+        came = re.search(r"v([^\s,]+),(?: was)? published at ([0-9-]{10})", rest)
+        if came:
+            yield f"{name} {came[1]} came on {came[2]}, after {as_of}."
+        else:
+            yield f"The index does not say when {name} came out: use one that does, or leave out --as-of."
 
 
 def _preferences(preferred: Mapping[str, str]) -> str:
@@ -88,14 +113,13 @@ def command() -> list[str]:
 
 
 def _run(
-    folder: Path, environment: EnvironmentPlan, platform: str, upgrades: list[str]
+    folder: Path, environment: EnvironmentPlan, platform: str, options: list[str]
 ) -> subprocess.CompletedProcess[str]:
     line = [*command(), "pip", "compile"]
     line += ["--quiet", "--all-extras", "--no-header", "--no-annotate", "--only-binary", ":all:"]
     line += ["--python-version", environment.python, "--python-platform", platform]
     line += ["--constraint", "constraints.txt", "--format", "pylock.toml"]
-    line += [word for name in upgrades for word in ("--upgrade-package", name)]
-    line += [*environment.addresses.index_options, "--output-file", "pylock.toml", "pyproject.toml"]
+    line += [*options, *environment.addresses.index_options, "--output-file", "pylock.toml", "pyproject.toml"]
     try:
         return subprocess.run(
             line,

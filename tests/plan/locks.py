@@ -26,7 +26,11 @@ def settings(**service: Any) -> dict[str, Any]:
 
 
 def closure(
-    environment: EnvironmentPlan, platform: str, preferred: Mapping[str, str], upgrades: Iterable[str] = ()
+    environment: EnvironmentPlan,
+    platform: str,
+    preferred: Mapping[str, str],
+    upgrades: Iterable[str] = (),
+    as_of: str | None = None,
 ) -> uv.Closure:
     """What is pinned, and `certifi`, at its old version unless that is upgraded."""
     moved = dict(one.partition("==")[::2] for one in upgrades)

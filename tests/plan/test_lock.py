@@ -234,11 +234,53 @@ class TestUv:
             "  package tabulate 0.9.0 is added",
         ]
 
+    def test_as_of_a_day_nothing_newer_counts_and_it_is_the_same_again(self, index: tuple[Path, str]) -> None:
+        folder, url = index
+        seen = dataclasses.replace(GPU_1, data=ONE | {"sources": {"wheels": url}})
+        pins = releases_of(seen)
+        vllm = next(name for name in pins if name.startswith("vllm=="))
+        wheel_index.publish(folder, pins | {vllm: ["certifi"], "certifi==1.0": []}, "2026-04-30T23:59:59Z")
+        wheel_index.publish(folder, {"certifi==2.0": []}, "2026-05-01T00:00:00Z")
+        first = lock_make.make([seen], None, model=listed, as_of="2026-04-30").lock
+        (stack,) = first.stack.values()
+        assert (stack.versions["certifi"], stack.resolved) == ("1.0", "2026-04-30")
+        wheel_index.publish(folder, {"certifi==1.1": []}, "2026-05-02T00:00:00Z")
+        again = lock_make.make([seen], None, model=listed, as_of="2026-04-30").lock
+        assert lock.render(again, "prod.py") == lock.render(first, "prod.py")
+        # without a day the lock stays; another day makes it anew
+        assert lock_make.make([seen], first, model=listed, today="2026-06-01").lock == first
+        later = lock_make.make([seen], first, model=listed, as_of="2026-05-01").lock
+        assert list(lock_diff.lines(first, later)) == ["gpu-1:", "  package certifi 1.0 becomes 2.0"]
+
+    def test_as_of_a_day_before_the_newest_vllm_the_one_before_is_taken(
+        self, index: tuple[Path, str]
+    ) -> None:
+        folder, url = index
+        seen = dataclasses.replace(GPU_1, data=ONE | {"sources": {"wheels": url}})
+        newest, next_one = self._two_releases(seen)
+        before, now = releases_of(seen, next_one), releases_of(seen)
+        wheel_index.publish(folder, before, "2026-03-01T00:00:00Z")
+        newer = {release: now[release] for release in now if release not in before}
+        wheel_index.publish(folder, newer, "2026-11-02T00:00:00Z")
+        made = lock_make.make([seen], None, model=listed, as_of="2026-10-01")
+        assert not made.problems
+        (note,) = made.notes
+        assert note.startswith(f"vllm {next_one} instead of vllm {newest}, which cannot be resolved: ")
+        assert " came on 2026-11-02, after 2026-10-01." in note
+
+    def test_as_of_a_day_that_the_index_cannot_tell_is_refused(self, index: tuple[Path, str]) -> None:
+        folder, url = index
+        seen = dataclasses.replace(GPU_1, data=ONE | {"sources": {"wheels": url}})
+        wheel_index.publish(folder, releases_of(seen))
+        (problem,) = lock_make.make([seen], None, model=listed, as_of="2026-10-01").problems
+        assert problem.startswith("gpu-1: lock: no closure within ")
+        assert "The index does not say when" in problem
+
 
 class TestTheCommand:
     @pytest.fixture
     def inventory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr("plan.lock_make.make.__defaults__", ((), None, closure, True))
+        monkeypatch.setattr("plan.lock_make.make.__defaults__", ((), None, closure, True, None, None))
         folder = tmp_path / "probes"
         folder.mkdir()
         for seen in (GPU_1, OLLAMA):
