@@ -27,6 +27,10 @@ def is_model_id(text: str) -> bool:
     return bool(_ID.fullmatch(text))
 
 
+class TokenError(PlanError):
+    """A hub that asks for a token, or for another one."""
+
+
 class Hub:
     """A hub of models, ModelScope's unless said otherwise. Use it as a context manager."""
 
@@ -148,7 +152,13 @@ class Hub:
         if response.status_code == httpx.codes.NOT_FOUND:
             raise PlanError([f"{self._endpoint} has no {model_id} at revision {self._revision}."])
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise PlanError([f"{self._endpoint} lets nobody read {model_id} without the right token."])
+            token = "huggingface_token_file" if self._kind == "huggingface" else "token_file"
+            raise TokenError(
+                [
+                    f"{self._endpoint} lets nobody read {model_id} without the right token. "
+                    f"Set models.{token} to a file that holds it."
+                ]
+            )
         if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
             raise PlanError([f"{self._endpoint} answered {response.status_code} for {model_id}."])
 

@@ -5,19 +5,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from plan import apt_closure, compat, lock_upgrades, locking, uv
+from plan import apt_closure, compat, lock_upgrades, locking, tokens, uv
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan
+from plan.hub import TokenError
 from plan.lock import Archive, Host, Installer, Lock, Model, Packages, Stack, Uv
 from plan.places import COMMIT
 from plan.probe import Probe
 from plan.seen import Seen
 from plan.settings import Settings
+from plan.tokens import Tokens
 
 # uv waits for indexes most of the time.
 _AT_ONCE = 4
 # How many older vLLM releases are tried when the newest choice has no closure.
 _TRIES = 6
+_UNLISTED = Model(made_by="not listed by its hub", files={})
 
 
 class Resolver(Protocol):
@@ -31,6 +34,10 @@ class Resolver(Protocol):
         upgrades: Iterable[str],
         as_of: str | None,
     ) -> uv.Closure: ...
+
+
+# What the lock says of a model of a plan, by its name there.
+Lister = Callable[[HostPlan, str, Tokens], Model]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +77,7 @@ def make(
     hosts: Iterable[Seen],
     old: Lock | None,
     upgrades: tuple[str, ...] = (),
-    model: Callable[[HostPlan, str], Model] | None = None,
+    model: Lister | None = None,
     resolver: Resolver = uv.closure,
     complete: bool = True,
     as_of: str | None = None,
@@ -230,7 +237,7 @@ class _Work:
         self.wishes.pop(host, None)
         self.unplanned.append(host)
 
-    def made(self, model: Callable[[HostPlan, str], Model] | None) -> Made:
+    def made(self, model: Lister | None) -> Made:
         """The lock of all that was found."""
         hosts: dict[str, Host] = {}
         archives: dict[str, Archive] = {}
@@ -244,7 +251,7 @@ class _Work:
             if ollama and wish.plan.ollama and (archive := wish.plan.ollama.archive):
                 file = archive.urls[0].rpartition("/")[2]
                 archives[ollama] = Archive(made_by="plan/ollama.toml", file=file, sha256=archive.sha256)
-            found = self._models(wish.plan, models, model) if model else []
+            found = self._models(wish, models, model) if model else []
             hosts[name] = Host(
                 stack=wish.stack,
                 ollama=ollama,
@@ -269,9 +276,8 @@ class _Work:
                 self.notes.append(f"{seen.host}: not in the lock: {' '.join(error.sentences)}")
         return name if name in known else None
 
-    def _models(
-        self, plan: HostPlan, models: dict[str, Model], model: Callable[[HostPlan, str], Model]
-    ) -> list[str]:
+    def _models(self, wish: _Wish, models: dict[str, Model], model: Lister) -> list[str]:
+        plan = wish.plan
         names = locking.models(plan)
         for name in names:
             there = self.old.model.get(name) if self.old else None
@@ -279,11 +285,15 @@ class _Work:
             if name not in models:
                 try:
                     kept = there if there and there.files and there.commit and not moved else None
-                    models[name] = kept or model(_unpinned(plan) if moved else plan, name)
+                    given = tokens.read(wish.settings.models)
+                    models[name] = kept or model(_unpinned(plan) if moved else plan, name, given)
+                except TokenError as error:
+                    models[name] = there or _UNLISTED
+                    self.problems.append(f"{wish.seen.host}: {' '.join(error.sentences)}")
                 except PlanError as error:
-                    why = " ".join(error.sentences)
-                    models[name] = Model(made_by="not listed by its hub", files={})
-                    self.notes.append(f"model {name} is in the lock without its files: {why}")
+                    models[name] = there or _UNLISTED
+                    without = "as it was" if there else "without its files"
+                    self.notes.append(f"model {name} is in the lock {without}: {' '.join(error.sentences)}")
         return names
 
     def _with_unplanned(self, lock: Lock) -> Lock:

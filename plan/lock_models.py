@@ -10,21 +10,25 @@ from plan.hub import Hub
 from plan.lock import File, Model
 from plan.locking import model_key
 from plan.places import place
+from plan.tokens import Tokens
 
 # A hub's own bookkeeping, which no download brings.
 _NOT_DOWNLOADED = re.compile(r"\.(gitattributes|gitignore)$")
 
 
-def listed(plan: HostPlan, name: str) -> Model:
-    """A model of a plan, by its name in the lock.
+def listed(plan: HostPlan, name: str, given: Tokens) -> Model:
+    """A model of a plan, by its name in the lock; `given` lets us in where its hub asks for a token.
 
     Raises:
+        TokenError: its hub asks for a token, or for another one.
         PlanError: its hub cannot be reached, or does not list it.
     """
     model = next(one for one in plan.models if model_key(one.model, one.revision) == name)
-    with Hub(place(model.endpoint), model.revision) as hub:
+    hub_of = place(model.endpoint)
+    headers = given.headers(hub_of.kind)
+    with Hub(hub_of, model.revision, headers) as hub:
         commit = model.commit or hub.commit(model.model)
-    with Hub(place(model.endpoint), commit) as hub:
+    with Hub(hub_of, commit, headers) as hub:
         rows = hub.files(model.model)
     try:
         files = {

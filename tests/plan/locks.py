@@ -7,6 +7,7 @@ from plan import lock_make, uv
 from plan.host import EnvironmentPlan, HostPlan
 from plan.lock import File, Lock, Model, Wheel
 from plan.seen import Seen
+from plan.tokens import Tokens
 from tests import probes
 from tests.probes import with_block
 
@@ -48,6 +49,6 @@ def locked(*hosts: Seen, old: Lock | None = None, upgrades: tuple[str, ...] = ()
     return lock_make.make(hosts, old, upgrades, listed, closure)
 
 
-def listed(plan: HostPlan, name: str) -> Model:
+def listed(plan: HostPlan, name: str, given: Tokens) -> Model:
     """A model of one file."""
     return Model(made_by="a list", files={"config.json": File(size=2, sha256="b" * 64)})
