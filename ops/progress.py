@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from ops.remote import Remote
 
@@ -24,9 +25,12 @@ MEASURED = re.compile(
 )
 # Without a terminal a measured line every two seconds from every host would bury the rest.
 LINE_SECONDS = 15.0
+_CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 STAGE = re.compile(r"(?P<words>.+), (?P<percent>\d+)%")
 # Many hosts have news at once; the eye wants no more than this.
 DRAWN_SECONDS = 0.25
+# A screen on which long bars leave room for words.
+WIDE = 110
 
 
 class Meter:
@@ -86,6 +90,7 @@ class Board:
     def tell(self, host: str, label: str, line: str, log: Callable[[str], None]) -> None:
         """A task's newest line; `log` prints one where there is no terminal."""
         now = self._clock()
+        line = " ".join(_CONTROLS.sub("", line).split())
         row = self.rows.setdefault((host, label), Row(line, now))
         row.line = line
         if self._console.is_terminal:
@@ -126,23 +131,43 @@ class Board:
         self._live.update(self.table(), refresh=True)
 
     def table(self) -> Table:
-        """One row a task: host, work, bar, rate, what is left; or its own words."""
+        """One row a task, each of one line: host, since when, what it does, a bar where the percent is known.
+
+        What does not fit on the screen is counted, and what does not fit on the line is cut.
+        """
+        rows = sorted(self.rows.items())
+        # the line above it, and the one on which the cursor stands
+        most = max(self._console.height - 2, 2)
+        shown = rows if len(rows) <= most else rows[: most - 1]
+        measured = [_measured(row.line) for _, row in shown]
+        wide = self._console.width >= WIDE
+        widths = [
+            max(min(max(len(host) for (host, _), _ in rows), 40 if wide else 20), 3),
+            7,
+            0,
+            (24 if wide else 12) if any(measured) else 0,
+        ]
+        widths[2] = max(self._console.width - sum(widths) - 2 * len(widths), 10)
         table = Table.grid(padding=(0, 2))
-        for (host, label), row in sorted(self.rows.items()):
-            seconds = f"{self._clock() - row.began:.0f} s"
-            measured = _measured(row.line)
-            if measured is None:
-                table.add_row(host, label, "", row.line[:60], "", seconds)
-                continue
-            share = ProgressBar(total=100, completed=int(measured["percent"]), width=24)
-            percent = f"{measured['percent']:>3}%"
-            if "total" in measured:
-                rest = f"{measured['left']} left" if measured["left"] else seconds
-                words = f"{percent} of {measured['total']}"
-                table.add_row(host, label, share, words, measured["rate"] or "", rest)
-            else:
-                table.add_row(host, label, share, f"{percent} {measured['words']}", "", seconds)
+        for width in widths:
+            table.add_column(width=width, no_wrap=True, overflow="ellipsis")
+        for ((host, label), row), found in zip(shown, measured, strict=True):
+            seconds = Text(f"{self._clock() - row.began:.0f} s", justify="right")
+            bar = ProgressBar(100, int(found["percent"]), widths[3]) if found else ""
+            # what hosts say is no markup
+            table.add_row(Text(host), seconds, Text(_words(label, row.line, found)), bar)
+        if hidden := [label for (_, label), _ in rows[len(shown) :]]:
+            more = f"and {len(hidden)} more: {', '.join(dict.fromkeys(hidden))}"
+            table.add_row("", "", Text(more), "")
         return table
+
+
+def _words(label: str, line: str, measured: dict[str, str] | None) -> str:
+    """A task's words: first its numbers, where there are some, since the end of a line may be cut."""
+    if measured is None:
+        return f"{label}: {line}"
+    far = line if "total" in measured else f"{measured['percent']}% {measured['words']}"
+    return f"{far} · {label}"
 
 
 def _measured(line: str) -> dict[str, str] | None:

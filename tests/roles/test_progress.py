@@ -41,6 +41,29 @@ def test_the_table_has_a_row_for_every_task_of_every_host_and_goes_with_the_last
     assert shown.rows == {}
 
 
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_task_has_one_line_whatever_its_host_says_and_no_more_tasks_are_shown_than_fit(width: int) -> None:
+    screen = io.StringIO()
+    shown = Board(Console(file=screen, force_terminal=True, width=width, height=12, _environ={}))
+    said = (
+        "Unpacking [/usr/lib] \x1b[31mlibicu72:amd64\x1b[0m (72.1-3+deb12u1) over all that was there before "
+        * 3
+    )
+    for number in range(40):
+        host = f"gpu-{number:02}.a-long-name-of-a-rack.in-a-long-name-of-a-room"
+        shown.tell(host, "installing what hosts exchange models with", said, pytest.fail)
+    shown.tell("gpu-00", "model", "7% of 3.00 GiB, 11.2 MiB/s, 158 s left", pytest.fail)
+    console = Console(width=width, _environ={})
+    with console.capture() as seen:
+        console.print(shown.table())
+    lines = seen.get().splitlines()
+    assert len(lines) == 10
+    assert all(len(line) <= width for line in lines)
+    assert lines[0].startswith("gpu-00 ") and "7% of 3.00 GiB, 11.2 MiB/s" in lines[0]
+    assert "Unpacking [/usr/lib] libicu72" in lines[1] or width == 80
+    assert lines[-1].strip().startswith("and 32 more: installing what")
+
+
 def test_the_table_makes_way_for_a_line_of_the_log_and_comes_back_below_it() -> None:
     shown, screen = board(terminal=True)
     shown.tell("gpu-1", "model", LINE, pytest.fail)
