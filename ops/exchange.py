@@ -36,9 +36,10 @@ def options(plan: HostPlan, model: ModelPlan, firewall: str) -> list[str]:
     ]
 
 
-def install_task(manager: str, apt_options: Collection[str] = ()) -> Task:
+def install_task(manager: str, options: Collection[str] = ()) -> Task:
     """Installs aria2 and a packet filter. It never fails: a host without them pulls for itself."""
-    task = packages.install_task("exchange", PACKAGES, manager, apt_options)
-    extra = f"{packages.DNF} install epel-release || true\n" if manager == "dnf" else ""
+    task = packages.install_task("exchange", PACKAGES, manager, options)
+    # a bundle has no EPEL, and aria2 itself where the lock's host knew it
+    extra = f"{packages.DNF} install epel-release || true\n" if manager == "dnf" and not options else ""
     script = f"{extra}(\n{task.script}\n) || echo 'without aria2 this host pulls models for itself'"
     return Task(task.name, "installing what hosts exchange models with", script, task.environment)

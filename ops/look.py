@@ -9,7 +9,8 @@ from pyinfra.api.host import Host
 from ops.model_facts import facts_for
 from ops.planning import layers
 from ops.remote import Remote
-from plan import apt_closure, model_facts, settings, tokens
+from plan import apt_closure, dnf_closure, model_facts, settings, tokens
+from plan.decide import package_manager
 from plan.errors import PlanError
 from plan.lock_command import LOOK_FOLDER
 from plan.probe import parse
@@ -31,6 +32,7 @@ def write_down(host: Host, probe: str) -> None:
         facts = model_facts.text(wanted, read) or ""
     except PlanError as error:
         problems = error.sentences
-    asked, output = host.run_shell_command(StringCommand(apt_closure.QUESTION), **Remote.own(host))
+    question = {"apt": apt_closure, "dnf": dnf_closure}[package_manager(parse(probe))].QUESTION
+    asked, output = host.run_shell_command(StringCommand(question), **Remote.own(host))
     packages = str(output.stdout) if asked else ""
     Seen(host.name, data, probe, facts, tuple(problems), packages).save(Path(os.environ[LOOK_FOLDER]))

@@ -3,11 +3,28 @@
 import shlex
 from collections.abc import Collection, Iterable, Mapping
 
+from ops.files import File
 from ops.task import Task
+from plan import apt, dnf
 from plan.apt import LISTS
+from plan.host import HostPlan
 
 APT = "apt-get --quiet --assume-yes --no-install-recommends -o DPkg::Lock::Timeout=600"
 DNF = "dnf --quiet --assumeyes --setopt=install_weak_deps=False"
+
+
+def options(plan: HostPlan) -> tuple[str, ...]:
+    """Options of apt-get or dnf that make it read our package sources alone; none where there are none."""
+    if plan.package_manager == "dnf":
+        return dnf.options() if plan.bundle and plan.bundle.repository else ()
+    return apt.options() if plan.apt_sources else ()
+
+
+def sources(plan: HostPlan) -> list[File]:
+    """The files with our package sources."""
+    if plan.bundle and plan.bundle.repository:
+        return [File(dnf.REPOSITORY_FILE, plan.bundle.repository)]
+    return [File(apt.SOURCE_LIST, plan.apt_sources)] if plan.apt_sources else []
 
 
 def missing(names: Iterable[str], seen: Mapping[str, str]) -> list[str]:
@@ -15,25 +32,23 @@ def missing(names: Iterable[str], seen: Mapping[str, str]) -> list[str]:
     return [name for name in names if name not in seen]
 
 
-def install_task(
-    name: str, packages: Collection[str], manager: str, apt_options: Collection[str] = ()
-) -> Task:
+def install_task(name: str, packages: Collection[str], manager: str, options: Collection[str] = ()) -> Task:
     """A task that installs packages, after mending what an earlier, cut installation left.
 
     Args:
         name: of the task.
         packages: package names of the host's distribution.
         manager: "apt" or "dnf".
-        apt_options: options that point apt at the mirror of the settings.
+        options: what points apt or dnf at the mirror or bundle of the settings (`options`).
     """
     names = shlex.join(packages)
     if manager == "dnf":
-        script = f"{DNF} install {names}"
+        script = f"{' '.join([DNF, *map(shlex.quote, options)])} install {names}"
     else:
         # an index may be missing, or older than the packages that the mirror still has
-        apt = f"{APT} {shlex.join(apt_options)}".strip()
+        apt_get = f"{APT} {shlex.join(options)}".strip()
         script = (
             f"dpkg --configure -a\nmkdir -p {LISTS}\n"
-            f"{apt} install {names} || {{ {apt} update && {apt} install {names}; }}"
+            f"{apt_get} install {names} || {{ {apt_get} update && {apt_get} install {names}; }}"
         )
     return Task(name, f"installing {', '.join(packages)}", script, {"DEBIAN_FRONTEND": "noninteractive"})

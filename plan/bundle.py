@@ -5,7 +5,7 @@
     installers/FILE                  Miniforge
     ollama/vVERSION/FILE             Ollama's releases
     models/ORG/NAME/COMMIT/PATH      models, each with its manifest
-    packages/SYSTEM-CPU/FILE         the distribution's packages, with the index that apt reads
+    packages/SYSTEM-CPU/FILE         the distribution's packages, with the index that apt or dnf reads
     SHA256SUMS                       every file's hash; `sha256sum --check SHA256SUMS` reads it
 
 Two files of one name lie in directories of their own, named by their hashes.
@@ -26,8 +26,9 @@ from plan.probe_models import MANIFEST
 INDEX = "SHA256SUMS"
 Kind = Literal["wheels", "conda", "installers", "ollama", "models", "packages"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# What apt reads of a directory of packages.
+# What apt, or dnf, reads of a directory of packages.
 APT_INDEX = "Packages"
+DNF_INDEX = ("repodata/repomd.xml", "repodata/primary.xml", "repodata/filelists.xml")
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,16 @@ def channel_path(entry: str) -> str:
 def folder_of(packages: str) -> str:
     """The directory of a system's packages: `debian12-x86_64`."""
     return packages.replace(" ", "-")
+
+
+def indexes(packages: Iterable[File]) -> list[str]:
+    """The paths of what apt or dnf reads of the directories in which these packages lie."""
+    folders = {(file.path.rpartition("/")[0], file.name.endswith(".rpm")) for file in packages}
+    return [
+        f"{folder}/{name}"
+        for folder, is_rpm in sorted(folders)
+        for name in (DNF_INDEX if is_rpm else (APT_INDEX,))
+    ]
 
 
 def unlisted(lock: Lock) -> list[str]:

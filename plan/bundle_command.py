@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ def collect(options: argparse.Namespace) -> int:
         print(f"bundle: {sentence}", file=sys.stderr)
     if options.sizes:
         return 0
-    root.mkdir(parents=True, exist_ok=True)
+    _writable_or_refuse(root)
     total = sum(size or 0 for size in known.values())
     bundle_fetch.free_or_refuse(root, total - _there(root, known))
     with _progress(total) as heard:
@@ -52,6 +53,20 @@ def collect(options: argparse.Namespace) -> int:
     lacking = f", {len(problems)} files are missing" if problems else ""
     print(f"{root}: {len(hashes)} files, all verified{lacking}. Index: {bundle.INDEX}")
     return REFUSED if problems else 0
+
+
+def _writable_or_refuse(root: Path) -> None:
+    """Makes the directory.
+
+    Raises:
+        PlanError: nothing can be written there.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # a stick that was mounted read-only is a directory too
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        raise PlanError([f"bundle: {root}: {error.strerror}. Name a directory to write to."]) from None
 
 
 def _settings(path: Path) -> dict[str, Settings]:

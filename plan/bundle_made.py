@@ -1,4 +1,4 @@
-"""What a bundle has beside the files that it fetched: apt's index of packages, the manifests of models."""
+"""What a bundle has beside the files that it fetched: apt's or dnf's index of packages, models' manifests."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from debian.debfile import DebFile
 
-from plan import bundle
+from plan import bundle, rpm_index
 from plan.bundle import APT_INDEX
 from plan.lock import Lock
 from plan.probe_models import MANIFEST
@@ -20,16 +20,21 @@ def texts(lock: Lock, root: Path, hashes: Mapping[str, str]) -> dict[str, str]:
         root: the bundle's directory.
         hashes: path -> sha256 of what was fetched.
     """
-    return dict([*_apt_indexes(lock, root, hashes), *_manifests(lock, root, hashes)])
+    return dict([*_package_indexes(lock, root, hashes), *_manifests(lock, root, hashes)])
 
 
-def _apt_indexes(lock: Lock, root: Path, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _package_indexes(lock: Lock, root: Path, hashes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name in lock.packages:
         folder = f"packages/{bundle.folder_of(name)}"
-        there = [path for path in sorted(hashes) if path.startswith(f"{folder}/") and path.endswith(".deb")]
-        if there:
-            stanzas = [_stanza(root / path, path.removeprefix(f"{folder}/"), hashes[path]) for path in there]
+        there = [path for path in sorted(hashes) if path.startswith(f"{folder}/")]
+        debs = [path for path in there if path.endswith(".deb")]
+        if debs:
+            stanzas = [_stanza(root / path, path.removeprefix(f"{folder}/"), hashes[path]) for path in debs]
             yield f"{folder}/{APT_INDEX}", "\n".join(stanzas)
+        rpms = {path.removeprefix(f"{folder}/"): hashes[path] for path in there if path.endswith(".rpm")}
+        if rpms:
+            for path, text in rpm_index.texts(root / folder, rpms).items():
+                yield f"{folder}/{path}", text
 
 
 def _stanza(path: Path, name: str, sha256: str) -> str:

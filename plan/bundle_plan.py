@@ -20,10 +20,12 @@ class BundlePlan:
         place: the directory on the host, `operator:DIRECTORY`, or a URL.
         wanted: what each part of the deploy needs, a line a file: its name, then the hashes that it may
             have, or `=PATH` where nothing but its path in the bundle is known.
+        repository: the text of dnf's repository file; None where the host has apt, or needs no package.
     """
 
     place: str
     wanted: Mapping[Group, tuple[str, ...]]
+    repository: str | None = None
 
     @property
     def kind(self) -> Literal["host", "operator", "url"]:

@@ -4,8 +4,8 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from plan import bundle
-from plan.bundle import APT_INDEX, File
+from plan import bundle, dnf
+from plan.bundle import File
 from plan.bundle_plan import BundlePlan, BundleServer, Group, directory_of
 from plan.errors import PlanError
 from plan.host import HostPlan
@@ -93,23 +93,23 @@ def apply(plan: HostPlan, settings: Settings, lock: Lock, place: str) -> HostPla
     if entry.stack:
         uv = lock.stack[entry.stack].uv
         wanted["environment"].append(f"uv-{uv.version} {' '.join(uv.sha256)}")
-    apt = None
-    if entry.packages:
-        folder = f"{directory_of(place)}/packages/{bundle.folder_of(entry.packages)}"
-        # whatever apt takes from there was checked against the lock before
-        head = "# Written by bringup from sources.bundle; edits are overwritten."
-        apt = f"{head}\ndeb [trusted=yes] file:{folder} ./\n"
-    return dataclasses.replace(
-        plan,
-        bundle=BundlePlan(place, {group: tuple(lines) for group, lines in sorted(wanted.items())}),
-        apt_sources=apt if plan.package_manager == "apt" else None,
-    )
+    groups = {group: tuple(lines) for group, lines in sorted(wanted.items())}
+    folders = {"packages": bundle.folder_of(entry.packages)} if entry.packages else {}
+    directories = {name: f"{directory_of(place)}/packages/{folder}" for name, folder in folders.items()}
+    if plan.package_manager == "dnf":
+        repository = dnf.repository(directories) if directories else None
+        return dataclasses.replace(plan, bundle=BundlePlan(place, groups, repository), apt_sources=None)
+    # whatever apt takes from there was checked against the lock before
+    head = "# Written by bringup from sources.bundle; edits are overwritten."
+    lines = [f"deb [trusted=yes] file:{directory} ./" for directory in directories.values()]
+    text = "\n".join([head, *lines, ""])
+    return dataclasses.replace(plan, bundle=BundlePlan(place, groups), apt_sources=text)
 
 
 def _made(files: Iterable[File]) -> Iterator[str]:
     """What the bundle has beside what was fetched, for these files."""
-    packages = {_folder(file) for file in files if file.kind == "packages"}
-    yield from (f"{folder}/{APT_INDEX}" for folder in sorted(packages))
+    files = list(files)
+    yield from bundle.indexes(file for file in files if file.kind == "packages")
     # models/ORG/NAME/COMMIT
     models = {"/".join(file.path.split("/")[:4]) for file in files if file.kind == "models"}
     yield from (f"{folder}/{MANIFEST}" for folder in sorted(models))

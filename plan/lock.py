@@ -29,7 +29,7 @@ Distribution = Annotated[
 WheelFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!%-]{0,250}\.whl$")]
 CondaHash = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|[0-9a-f]{32,64})$")]
 CondaFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~%+/:=@!-]+\.(conda|tar\.bz2)$")]
-PackageFile = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9._+~%-]{0,250}\.(deb|rpm)$")]
+PackageFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~%^-]{0,250}\.(deb|rpm)$")]
 Day = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{0,400}$")]
 

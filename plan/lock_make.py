@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from plan import apt_closure, compat, lock_upgrades, locking, tokens, uv
+from plan import apt_closure, compat, dnf_closure, lock_upgrades, locking, tokens, uv
+from plan.decide import package_manager
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan
 from plan.hub import TokenError
@@ -271,7 +272,8 @@ class _Work:
             known[name] = there
         elif name not in known and seen.packages.strip():
             try:
-                known[name] = apt_closure.parse(seen.packages)
+                closure = {"apt": apt_closure, "dnf": dnf_closure}[package_manager(probe)]
+                known[name] = closure.parse(seen.packages)
             except PlanError as error:
                 self.notes.append(f"{seen.host}: not in the lock: {' '.join(error.sentences)}")
         return name if name in known else None

@@ -6,7 +6,7 @@ from pyinfra.context import host
 
 from ops import bundle_upload, environment, files, packages, task, units
 from ops.render import render
-from plan import apt, bundled
+from plan import bundled
 from plan.bundle_plan import (
     SERVER_DIRECTORY,
     SERVER_UNIT,
@@ -105,13 +105,15 @@ def _check(directory: str, wanted: str, url: str) -> task.Task:
 
 def _nginx(plan: HostPlan) -> task.Task:
     """nginx without its own service, which would listen on port 80 of all addresses."""
-    options = apt.options() if plan.apt_sources else ()
+    options = packages.options(plan)
     install = packages.install_task("bundle-packages", ("nginx",), plan.package_manager, options)
-    if not plan.apt_sources:
-        return _masked(install)
-    lists = shlex.quote(apt.SOURCE_LIST)
-    write = f"install -d /etc/bringup && printf %s {shlex.quote(plan.apt_sources)} >{lists}"
-    return _masked(task.Task(install.name, install.label, f"{write}\n{install.script}", install.environment))
+    # it comes before the ground, which writes these as well
+    written = "".join(
+        f"install -D /dev/null {path} && printf %s {shlex.quote(file.text)} >{path} && chmod 644 {path}\n"
+        for file in packages.sources(plan)
+        for path in [shlex.quote(file.path)]
+    )
+    return _masked(task.Task(install.name, install.label, written + install.script, install.environment))
 
 
 def _masked(install: task.Task) -> task.Task:

@@ -17,7 +17,7 @@ from ops import files, packages, task, units
 from ops.remote import Remote, privileges
 from ops.render import render
 from ops.waiting import say
-from plan import apt, probe_gateway
+from plan import probe_gateway
 from plan import secrets as secret
 from plan.gateway import CACHE, DIRECTORY, SWITCHES, UNIT, UNIT_FILE, USER, GatewayPlan
 from plan.host import HostPlan
@@ -88,7 +88,7 @@ def _package(plan: HostPlan, gateway: GatewayPlan) -> task.Task:
 
     A host that has nginx already keeps it as it is.
     """
-    options = apt.options() if plan.apt_sources else ()
+    options = packages.options(plan)
     install = packages.install_task("gateway-packages", gateway.packages, plan.package_manager, options)
     script = f"""there=no
 if [ -x /usr/sbin/nginx ]; then there=yes; else systemctl --quiet mask --runtime nginx.service; fi

@@ -7,7 +7,7 @@ from pyinfra.context import host
 
 from ops import beside, files, packages, task, units
 from ops import stamp as stamping
-from plan import apt, leavings
+from plan import leavings
 from plan.host import BYTECODE, HostPlan
 from plan.probe import Probe
 
@@ -32,14 +32,10 @@ def clear(plan: HostPlan, probe: Probe) -> None:
 
 def prepare(plan: HostPlan, probe: Probe) -> None:
     """Installs the base packages, makes the unprivileged user and our directories."""
-    options: tuple[str, ...] = ()
-    if plan.apt_sources:
-        options = apt.options()
-        files.write(
-            files=[files.File(apt.SOURCE_LIST, plan.apt_sources)],
-            seen=probe.paths,
-            name="Write the package sources",
-        )
+    sources = packages.sources(plan)
+    if sources:
+        files.write(files=sources, seen=probe.paths, name="Write the package sources")
+    options = packages.options(plan)
     task.run(
         task=packages.install_task("packages", plan.base_packages, plan.package_manager, options),
         needed=bool(packages.missing(plan.base_packages, probe.packages)),

@@ -12,7 +12,7 @@ from ops import exchange, files, task, units, upload
 from ops import packages as distribution
 from ops.remote import Remote
 from ops.render import TEMPLATES, render
-from plan import apt, model_facts
+from plan import model_facts
 from plan.host import USER, EnvironmentPlan, HostPlan, TagPlan
 from plan.model_plan import ModelPlan
 from plan.places import place
@@ -45,7 +45,7 @@ def start(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
     files.write(files=programs(), seen=probe.paths, name="Write the download program")
     _tokens(probe, tokens)
     task.run(
-        task=exchange.install_task(plan.package_manager, apt.options() if plan.apt_sources else ()),
+        task=exchange.install_task(plan.package_manager, distribution.options(plan)),
         needed=lambda: (
             any(_shared(plan, model, probe) for model in plan.models)
             and bool(distribution.missing(exchange.PACKAGES, probe.packages))

@@ -81,13 +81,17 @@ while read -r hash path; do
     fi
 done <"$todo"
 
-# apt believes its index: that may name nothing but what the lock has
-[ "$wanted" = all ] || grep '/Packages$' "$todo" | while read -r hash path; do
-    for listed in $(sed -n 's/^SHA256: //p' "$path"); do
+# apt and dnf believe their index: that may name nothing but what the lock has
+[ "$wanted" = all ] || grep -E '/(Packages|repodata/(primary|repomd).xml)$' "$todo" | while read -r hash path; do
+    case $path in
+    */Packages) sed -n 's/^SHA256: //p' "$path" ;;
+    */primary.xml) sed -n 's/.*<checksum type="sha256" pkgid="YES">\([^<]*\)<.*/\1/p' "$path" ;;
+    *) sed -n 's/.*<location .*href="\([^"]*\)".*/\1/p' "$path" | grep -vE '^repodata/(primary|filelists).xml$' || true ;;
+    esac | while read -r listed; do
         grep -q "^packages/[^ ]* $listed\$" "$wanted" || {
             say "$path names a package that the lock has not ($listed). Make the bundle anew."
             exit 1
         }
-    done
+    done || exit 1
 done
 echo "$total files of the bundle, all verified"

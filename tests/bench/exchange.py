@@ -23,6 +23,7 @@ def start(place: Site, number: int, model: str, commit: str, **share: Any) -> Pr
         "staging": f"{base}/.part",
         "places": [place.endpoint],
         "pinned_by": place.endpoint,
+        "locked": {},
         "include": [],
         "exclude": [],
         "patience_seconds": 60,

@@ -125,6 +125,15 @@ def test_sizes_are_said_without_fetching(fleet: Fleet, capsys: pytest.CaptureFix
     assert not (fleet.folder / "out").exists()
 
 
+def test_a_place_that_cannot_be_written_is_refused_in_a_sentence(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (fleet.folder / "file").touch()
+    assert main(["bundle", str(fleet.lock), str(fleet.folder / "file" / "out")]) != 0
+    said = capsys.readouterr().err
+    assert "bundle: " in said and "Not a directory. Name a directory to write to." in said
+
+
 def test_parts_add_up_to_a_whole(fleet: Fleet) -> None:
     assert collect(fleet, "--only", "wheels") == 0
     assert {path.partition("/")[0] for path in index(fleet)} == {"wheels"}

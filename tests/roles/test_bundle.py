@@ -19,24 +19,33 @@ from plan import bundle, bundled, lock, locking, settings
 from plan.bundle_plan import SERVER_UNIT_FILE, STAGED
 from plan.decide import plan_host
 from plan.host import HostPlan
-from plan.lock import Package, Packages
+from plan.lock import Lock, Package, Packages
+from plan.seen import Seen
 from tests.plan.locks import GPU, ONE, locked
 from tests.probes import with_block
 from tests.roles.fleet import Exec, FakeHost, Run, deploy
 from tests.roles.served import served
 from tests.roles.test_lock import SEEN
+from tests.roles.test_nvidia import ROCKY
 
+DNF = Path(__file__).with_name("dnf")
 CHECK = Path(__file__).parents[2] / "templates/bundle/check.sh"
 SYSTEM = "debian12 x86_64"
 DEB = "curl_7.88.1-10_amd64.deb"
-_made = locked(SEEN).lock
+
+
+def _with_commits(made: Lock) -> Lock:
+    models = {name: model.model_copy(update={"commit": "c" * 40}) for name, model in made.model.items()}
+    return made.model_copy(update={"model": models})
+
+
+_made = _with_commits(locked(SEEN).lock)
 HELD = _made.model_copy(
     update={
         "hosts": {
             name: _made.hosts[SEEN.host].model_copy(update={"packages": SYSTEM})
             for name in (SEEN.host, "@fake/other")
         },
-        "model": {name: model.model_copy(update={"commit": "c" * 40}) for name, model in _made.model.items()},
         "packages": {
             SYSTEM: Packages(
                 made_by="a test",
@@ -107,6 +116,22 @@ class TestADeploy:
         assert f"remove {STAGED}" in run.kinds("gpu")
         assert "models/" not in run.files("gpu")["/run/bringup/bundle-wanted"]
         assert any("mirror+http://10.1.0.9:9280/models" in trip.command for trip in run.execs["gpu"])
+
+    def test_on_rhel_dnf_reads_the_bundle_alone(self) -> None:
+        rocky = with_block(with_block(GPU, "os", *ROCKY), "packages", "")
+        system = Seen(SEEN.host, ONE, rocky, packages=(DNF / "closure.txt").read_text())
+        held = lock.render(_with_commits(locked(system).lock), "fleet.py")
+        run = deploy(FakeHost("gpu", rocky, from_place(MEDIA)), lock=held)
+        assert run.code == 0, run.output
+        files = run.files("gpu")
+        assert (
+            f"baseurl=file://{MEDIA}/packages/rhel9-x86_64\n" in files["/etc/bringup/yum.repos.d/bundle.repo"]
+        )
+        wanted = files["/run/bringup/bundle-wanted"]
+        for path in ("nginx-core-1.20-1.el9.noarch.rpm", *bundle.DNF_INDEX):
+            assert f"packages/rhel9-x86_64/{path} " in wanted
+        calls = re.findall(r"dnf [^\n]*install[^\n]*", "\n".join(trip.command for trip in run.execs["gpu"]))
+        assert calls and all("--setopt=reposdir=/etc/bringup/yum.repos.d" in call for call in calls)
 
     def test_without_a_lock_is_refused(self) -> None:
         run = deploy(FakeHost("gpu", GPU, from_place(MEDIA)))
@@ -221,6 +246,29 @@ class TestTheCheck:
         index(root)
         code, said = check(root, *WANTED)
         assert code == 1 and "names a package that the lock has not (ffff" in said
+
+    def test_nor_is_dnf_told_of_one_or_of_an_index_that_nobody_looked_at(self, root: Path) -> None:
+        rpm = digest(b"rpm")
+        (root / "packages/r/repodata").mkdir(parents=True)
+        (root / "packages/r/a.rpm").write_bytes(b"rpm")
+        primary = root / "packages/r/repodata/primary.xml"
+        repomd = root / "packages/r/repodata/repomd.xml"
+        wanted = [f"packages/r/a.rpm {rpm}"]
+        wanted += [
+            f"{path} ={path}"
+            for path in ("packages/r/repodata/repomd.xml", "packages/r/repodata/primary.xml")
+        ]
+        for listed, place, word in (
+            (rpm, "primary", ""),
+            ("f" * 64, "primary", "f" * 64),
+            (rpm, "other", "repodata/other.xml"),
+        ):
+            primary.write_text(f'  <checksum type="sha256" pkgid="YES">{listed}</checksum>\n')
+            repomd.write_text(f'  <location href="repodata/{place}.xml"/>\n')
+            index(root)
+            code, said = check(root, *wanted)
+            assert code == (1 if word else 0), said
+            assert not word or f"names a package that the lock has not ({word})" in said
 
     @pytest.mark.parametrize("what", ["directory", "index"])
     def test_says_so_when_there_is_none(self, root: Path, what: str) -> None:
