@@ -27,8 +27,17 @@ _read: dict[tuple[str, str, str], ModelFacts | PlanError] = {}
 _reading = threading.Lock()
 
 
-def facts_for(host: Host, settings: Settings, probe: Probe, pins: Pins, tokens: Tokens) -> Facts:
+def facts_for(
+    host: Host,
+    settings: Settings,
+    probe: Probe,
+    pins: Pins,
+    tokens: Tokens,
+    bundle: tuple[Host, Place] | None = None,
+) -> Facts:
     """The facts of every served model that the tables lack, of the pinned commits.
+
+    `bundle`: who has the files before this host can, and where; None: their own place is asked.
 
     Raises:
         PlanError: a model's files cannot be read, and the settings do not say how long its context shall be.
@@ -43,7 +52,8 @@ def facts_for(host: Host, settings: Settings, probe: Probe, pins: Pins, tokens: 
             continue
         pin = pins.get((service.model, service.revision))
         place = places.place(pin.place) if pin and pin.place else sources.model_places(settings.sources)[0]
-        answer = _facts(host, place, service.model, pin.commit if pin else service.revision, tokens)
+        asked, place = bundle or (host, place)
+        answer = _facts(asked, place, service.model, pin.commit if pin else service.revision, tokens)
         found[key] = answer if isinstance(answer, ModelFacts) else None
         if isinstance(answer, PlanError) and not service.max_model_len:
             problems += _unreadable(name, service, answer)
@@ -77,7 +87,10 @@ def _ask(host: Host, place: Place, model: str, revision: str, tokens: Tokens) ->
         with Hub(place, revision, tokens.headers(place.kind)) as hub:
             return hub.facts(model)
     if place.kind == "operator":
-        found = checkpoint.from_directory(operators_folder(place, model))
+        folder = operators_folder(place, model)
+        # a bundle keeps a model by its commit
+        one = folder / revision
+        found = checkpoint.from_directory(one if one.is_dir() else folder)
         return dataclasses.replace(found, id=model, source=str(place))
     return _of_a_hosts_directory(host, place, model, revision)
 
@@ -106,7 +119,9 @@ def _of_a_hosts_directory(host: Host, place: Place, model: str, commit: str) -> 
         most=checkpoint.MOST_HEADER_BYTES,
     )
     ok, output = host.run_shell_command(StringCommand(script), **Remote.own(host))
-    config, *headers = [base64.b64decode(line) for line in str(output.stdout).splitlines()] if ok else [b""]
+    # no line at all: there is no such directory
+    lines = str(output.stdout).splitlines() if ok else []
+    config, *headers = [base64.b64decode(line) for line in lines or [""]]
     if not headers:
         raise PlanError([f"{folder} on the host holds no model with *.safetensors."])
     return checkpoint.facts(

@@ -15,8 +15,10 @@ from ops.pins import pins_for
 from plan import secrets, settings, show
 from plan.errors import PlanError
 from plan.host import HostPlan
+from plan.places import Place
 from plan.probe import Probe
 from plan.secrets import Secrets
+from plan.settings import Settings
 
 _plans: dict[str, HostPlan] = {}
 
@@ -46,9 +48,10 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]
             found = secrets.read(wanted.access, models=wanted.models)
             place = bundles.place_for(host, wanted)
             server = bundles.server_on(host, wanted, probe)
+            models = _models_of_the_bundle(host, wanted, place)
             wanted = locks.in_bundle(host, wanted, place)
             pins = pins_for(host, wanted, probe, found.tokens, locks.pins(host, wanted))
-            facts = facts_for(host, wanted, probe, pins, found.tokens)
+            facts = facts_for(host, wanted, probe, pins, found.tokens, models)
             plan = locks.planned(host, wanted, probe, facts, pins)
             warnings = (*plan.warnings, *found.warnings)
             plan = dataclasses.replace(plan, warnings=warnings, bundle_server=server)
@@ -66,6 +69,20 @@ def plan_for(host: Host, probe: Probe | None) -> tuple[HostPlan | None, Secrets]
         report.planned(host.name, plan, probe)
     _show_when_complete()
     return plan, found
+
+
+def _models_of_the_bundle(host: Host, wanted: Settings, place: str | None) -> tuple[Host, Place] | None:
+    """Who can read the models of a bundle that is not on the host itself, and where; None: the host.
+
+    The host that serves it may not do so yet, and lets in no operator.
+    """
+    if place and place.startswith("operator:"):
+        return host, Place("operator", f"{place.partition(':')[2]}/models")
+    serving = host.inventory.get_host(wanted.bundle.serve_from) if wanted.bundle.serve_from else None
+    if not place or serving is None or serving.name == host.name or not serving.connected:
+        return None
+    directory = settings.read(layers(serving)).sources.bundle
+    return serving, Place("host", f"{directory}/models")
 
 
 def refuse(host: Host, sentences: list[str]) -> None:
