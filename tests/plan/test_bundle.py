@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +99,25 @@ def test_a_cut_download_goes_on_where_it_stopped(fleet: Fleet) -> None:
     rows = [json.loads(line) for line in (fleet.folder / "requests.jsonl").read_text().splitlines()]
     sent = sum(row["sent_bytes"] for row in rows if row["path"].endswith(".safetensors"))
     assert sent < 1.2 * len(bundles.WEIGHTS)
+
+
+def test_a_killed_run_goes_on_where_it_was(fleet: Fleet) -> None:
+    fleet.fault(rate=200_000, match=".safetensors")
+    out = fleet.folder / "out"
+    command = [sys.executable, "-m", "plan", "bundle", str(fleet.lock), str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (come := sum(path.stat().st_size for path in out.rglob("*.safetensors.part"))) > 300_000:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    fleet.fault()
+    assert collect(fleet) == 0
+    rows = [json.loads(line) for line in (fleet.folder / "requests.jsonl").read_text().splitlines()]
+    *_, last = (row for row in rows if row["path"].endswith(".safetensors"))
+    assert last["range"] and last["sent_bytes"] <= len(bundles.WEIGHTS) - come
+    assert not list(out.rglob("*.part"))
 
 
 def test_what_was_damaged_on_the_disk_is_fetched_anew(fleet: Fleet) -> None:
