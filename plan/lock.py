@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from plan.errors import SettingsError
 from plan.sections.base import Section, Sha256, Url, Version
+from plan.sections.driver import Release
 
 FORMAT = 1
 # The parts of a stack that are tables of their own.
@@ -31,6 +32,8 @@ CondaHash = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|[0-
 CondaFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~%+/:=@!-]+\.(conda|tar\.bz2)$")]
 PackageFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~%^-]{0,250}\.(deb|rpm)$")]
 Day = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]$")]
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9.+_-]{0,100}$")]
+PackageVersion = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+:~_^-]{0,100}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{0,400}$")]
 
 
@@ -134,6 +137,24 @@ class Archive(Section):
     sha256: Sha256
 
 
+class Driver(Section):
+    """The NVIDIA driver of hosts that have the same.
+
+    Attributes:
+        made_by: what said so.
+        release: of the driver and all that must be of the same; None while only its branch is known.
+        modules: flavour of the kernel modules; None where nobody knows it.
+        source: "nvidia", "distribution", or "host" for a driver that is kept as it is.
+        packages: name -> version as dpkg or rpm gives it, with what belongs to the driver.
+    """
+
+    made_by: Word
+    release: Release | None = None
+    modules: Annotated[str, StringConstraints(pattern=r"^(open|proprietary)$")] | None = None
+    source: Annotated[str, StringConstraints(pattern=r"^(nvidia|distribution|host)$")]
+    packages: dict[PackageName, PackageVersion] = Field(default_factory=dict)
+
+
 class Host(Section):
     """What one host gets: names of the other parts of the lock."""
 
@@ -153,6 +174,7 @@ class Lock(Section):
     ollama: dict[Word, Archive] = Field(default_factory=dict)
     model: dict[Word, Model] = Field(default_factory=dict)
     packages: dict[Word, Packages] = Field(default_factory=dict)
+    driver: dict[Word, Driver] = Field(default_factory=dict)
 
 
 def path_of(inventory: Path) -> Path:
@@ -203,6 +225,9 @@ def _missing(lock: Lock) -> Iterator[str]:
         if host.ollama is not None and host.ollama not in lock.ollama:
             yield f'ollama."{host.ollama}"'
         yield from (f'model."{name}"' for name in host.models if name not in lock.model)
+        # locks of earlier versions had no sections of drivers
+        if lock.driver and host.driver is not None and host.driver not in lock.driver:
+            yield f'driver."{host.driver}"'
         if host.packages is not None and host.packages not in lock.packages:
             yield f'packages."{host.packages}"'
 
@@ -224,6 +249,10 @@ def _lines(lock: Lock, inventory: str) -> Iterator[str]:
         yield from _table(f"ollama.{_text(name)}", archive.model_dump(exclude_none=True))
     for name, model in sorted(lock.model.items()):
         yield from _table(f"model.{_text(name)}", model.model_dump(exclude_none=True), ("files",))
+    for name, driver in sorted(lock.driver.items()):
+        plain = driver.model_dump(exclude_none=True)
+        plain["packages"] = dict(sorted(plain["packages"].items()))
+        yield from _table(f"driver.{_text(name)}", plain, ("packages",))
     for name, packages in sorted(lock.packages.items()):
         ordered = packages.model_dump() | {"files": dict(sorted(packages.model_dump()["files"].items()))}
         yield from _table(f"packages.{_text(name)}", ordered, ("files",))

@@ -36,11 +36,18 @@ def _host(old: Lock, new: Lock, before: Host | None, after: Host | None) -> Iter
         yield from _stacks(_of(old.stack, before.stack), _of(new.stack, after.stack))
     yield from _moved("Ollama", before.ollama, after.ollama)
     yield from _moved("driver", before.driver, after.driver)
+    yield from _packages("driver package", _driver(old, before), _driver(new, after))
     for name in sorted({*before.models, *after.models}):
         if name not in before.models or name not in after.models:
             yield f"model {name} {'is added' if name not in before.models else 'goes'}"
         else:
             yield from _model(name, old.model[name], new.model[name])
+
+
+def _driver(lock: Lock, host: Host) -> Mapping[str, str]:
+    """Name -> version of the driver's packages."""
+    found = lock.driver.get(host.driver or "")
+    return found.packages if found else {}
 
 
 def _of(stacks: Mapping[str, Stack], name: str | None) -> Stack | None:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from plan import apt_closure, compat, dnf_closure, lock_upgrades, locking, tokens, uv
+from plan import apt_closure, compat, dnf_closure, lock_upgrades, locking, nvidia_pins, tokens, uv
 from plan.decide import package_manager
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan
 from plan.hub import TokenError
-from plan.lock import Archive, Host, Installer, Lock, Model, Packages, Stack, Uv
+from plan.lock import Archive, Driver, Host, Installer, Lock, Model, Packages, Stack, Uv
 from plan.places import COMMIT
 from plan.probe import Probe
 from plan.seen import Seen
@@ -245,6 +245,7 @@ class _Work:
         models: dict[str, Model] = {}
         stacks: dict[str, Stack] = {}
         packages: dict[str, Packages] = {}
+        drivers: dict[str, Driver] = {}
         for name, wish in self.wishes.items():
             if wish.stack:
                 stacks[wish.stack] = self.stacks[wish.stack]
@@ -257,10 +258,12 @@ class _Work:
                 stack=wish.stack,
                 ollama=ollama,
                 models=found,
-                driver=_driver(wish.plan),
+                driver=self._driver(wish, drivers),
                 packages=self._packages(wish.seen, packages),
             )
-        lock = Lock(hosts=hosts, stack=stacks, ollama=archives, model=models, packages=packages)
+        lock = Lock(
+            hosts=hosts, stack=stacks, ollama=archives, model=models, packages=packages, driver=drivers
+        )
         return Made(self._with_unplanned(lock), tuple(self._notes()), tuple(self.problems))
 
     def _packages(self, seen: Seen, known: dict[str, Packages]) -> str | None:
@@ -277,6 +280,25 @@ class _Work:
             except PlanError as error:
                 self.notes.append(f"{seen.host}: not in the lock: {' '.join(error.sentences)}")
         return name if name in known else None
+
+    def _driver(self, wish: _Wish, known: dict[str, Driver]) -> str | None:
+        """The name of a host's driver: that of the old lock while it fits, or as the host says."""
+        plan, probe = wish.plan.driver, wish.seen.parsed()
+        entry = self.old.hosts.get(wish.seen.host) if self.old else None
+        there = self.old.driver.get(entry.driver or "") if self.old and entry else None
+        stays = there and there.packages and "driver" not in self.names
+        if there and entry and entry.driver and stays and not any(nvidia_pins.drift(plan, there)):
+            known[entry.driver] = nvidia_pins.joined(known.get(entry.driver), there)
+            return entry.driver
+        found = nvidia_pins.pins(plan, probe, wish.seen.driver)
+        if found is None:
+            return None
+        name = nvidia_pins.name(found, plan, probe)
+        known[name] = nvidia_pins.joined(known.get(name), found)
+        if wish.seen.driver.startswith("problem "):
+            why = wish.seen.driver.removeprefix("problem ").strip()
+            self.notes.append(f"{wish.seen.host}: the driver is in the lock without its packages: {why}")
+        return name
 
     def _models(self, wish: _Wish, models: dict[str, Model], model: Lister) -> list[str]:
         plan = wish.plan
@@ -311,6 +333,8 @@ class _Work:
                 lock.ollama.setdefault(entry.ollama, self.old.ollama[entry.ollama])
             if entry.packages:
                 lock.packages.setdefault(entry.packages, self.old.packages[entry.packages])
+            if entry.driver in self.old.driver:
+                lock.driver.setdefault(entry.driver, self.old.driver[entry.driver])
             for name in entry.models:
                 lock.model.setdefault(name, self.old.model[name])
         return lock
@@ -358,13 +382,3 @@ def _stack(environment: EnvironmentPlan, wish: _Wish, wheels: uv.Closure, upgrad
         conda=locking.conda_entries(environment),
         wheels=wheels,
     )
-
-
-def _driver(plan: HostPlan) -> str | None:
-    """What the lock says of the driver; its release is the repository's choice until it is installed."""
-    driver = plan.driver
-    if driver.action == "none":
-        return None
-    if driver.action == "install" and driver.version is None:
-        return f"{driver.summary}, of the release that {driver.source} has; known on the host"
-    return driver.summary

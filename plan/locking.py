@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from packaging.version import Version
 
-from plan import sources
+from plan import nvidia_pins, sources
 from plan.bundle import channel_path
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan, TagPlan
@@ -64,6 +64,8 @@ def held(settings: Settings, host: str, lock: Lock, free: Collection[str] = ()) 
         environment = unset(settings.environment, python=python, torch=pins.get("torch", {}).get("torch"))
         settings = settings.model_copy(update={"environment": environment})
         settings = with_vllm(settings, pins.get("vllm", {}).get("vllm"))
+    if entry.driver in lock.driver and "driver" not in free:
+        settings = nvidia_pins.held(settings, lock.driver[entry.driver])
     if entry.ollama and "ollama" not in free:
         version = entry.ollama.partition(" ")[0]
         if settings.sources.ollama_version is None:
@@ -100,9 +102,13 @@ def apply(plan: HostPlan, settings: Settings, probe: Probe, lock: Lock, name: st
     if entry is None:
         raise PlanError([f"lock: {name} does not know this host. {FIX}"])
     stack = lock.stack[entry.stack] if entry.stack else None
+    driver = lock.driver.get(entry.driver or "")
     found = [*_drift(plan, settings, probe, entry, stack), *_bytes_drift(plan, probe, lock)]
+    found += nvidia_pins.drift(plan.driver, driver) if driver else _new_driver(plan, entry)
     if found:
         raise PlanError([f"lock: {name} has {'; '.join(found)}. {FIX}"])
+    if driver:
+        plan = dataclasses.replace(plan, driver=nvidia_pins.locked(plan.driver, driver, probe))
     return _with_models(_with(plan, stack), lock)
 
 
@@ -145,6 +151,11 @@ def _bytes_drift(plan: HostPlan, probe: Probe, lock: Lock) -> Iterator[str]:
         for path, sha256 in _locked_files(model, lock).items():
             if sha256 and recorded.get(path, {}).get("sha256", sha256) != sha256:
                 yield f"other bytes of {path} of {model.model} than this host has"
+
+
+def _new_driver(plan: HostPlan, entry: Host) -> Iterator[str]:
+    if entry.driver is None and plan.driver.action in ("keep", "install"):
+        yield "no driver for it, unlike its plan"
 
 
 def model_key(model: str, revision: str) -> str:

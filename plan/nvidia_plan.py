@@ -1,5 +1,6 @@
 """The driver part of a host's plan, as data: frozen, printable, JSON."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -86,6 +87,7 @@ class DriverPlan:
         pinned: the very release that the settings ask for; None: the newest of the branch.
         packages: what shall be installed, all of one release; `optional` where the source has them; `exact`
             too of that release; `beside` with versions of their own.
+        versions: package -> the very version that the lock has, in its package manager's words.
         held: patterns of the packages that no upgrade but this tool's may change.
         kernels: what the module is built for; the last is what the boot loader starts next.
         headers: packages to build against.
@@ -106,6 +108,7 @@ class DriverPlan:
     optional: tuple[str, ...] = ()
     exact: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
     stream: str | None = None
     repository: Repository | None = None
     held: tuple[str, ...] = ()
@@ -123,6 +126,11 @@ class DriverPlan:
     def release(self) -> str | None:
         """The driver's version, or the first of its branch before it is installed; None without a driver."""
         return self.pinned or self.version or (f"{self.branch}.0" if self.branch else None)
+
+    def exactly(self, names: Iterable[str]) -> list[str]:
+        """The packages as their manager is asked for them: at the lock's version where it has one."""
+        sign, versions = "-" if self.manager == "dnf" else "=", dict(self.versions)
+        return [f"{name}{sign}{versions[name]}" if name in versions else name for name in names]
 
     @property
     def summary(self) -> str:

@@ -29,6 +29,7 @@ class Seen:
         facts: of models that are in no table, as the host keeps them; empty: what the probe says.
         problems: why nothing can be planned for it, in sentences.
         packages: what its package manager said of what roles install; empty: it was not asked.
+        driver: what it said of the driver's packages; empty: it was not asked.
     """
 
     host: str
@@ -37,6 +38,7 @@ class Seen:
     facts: str = ""
     problems: tuple[str, ...] = ()
     packages: str = field(default="", repr=False)
+    driver: str = field(default="", repr=False)
 
     def save(self, folder: Path) -> None:
         """Writes it down; only its owner may read it."""

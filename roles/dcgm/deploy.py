@@ -48,7 +48,7 @@ def burn_in(plan: HostPlan, probe: Probe) -> None:
 
 
 def _installation(plan: HostPlan, wanted: BurnInPlan) -> task.Task:
-    install = packages.install_task("dcgm", wanted.packages, plan.package_manager)
+    install = packages.install_task("dcgm", plan.driver.exactly(wanted.packages), plan.package_manager)
     script = (
         f"({install.script}) || {{ echo {shlex.quote(HINT)}; exit 1; }}\n{SERVICE} enable --now nvidia-dcgm"
     )

@@ -17,17 +17,16 @@ from ops.reboot import reboot
 from ops.remote import Remote, privileges
 from ops.render import render
 from ops.waiting import say
-from plan import apt, gpu_health, nvidia_table
+from plan import gpu_health, nvidia_table
 from plan.host import HostPlan
 from plan.nvidia import MEMORY_EXCHANGE, PERSISTENCE
 from plan.nvidia_plan import DIRECTORY, PROGRAM, WAITING, DriverPlan
+from plan.nvidia_words import plan_text
 from plan.probe import Probe
 
 PLAN = f"{DIRECTORY}/plan"
 NODES = "/etc/nvidia-imex/nodes_config.cfg"
 OVERRIDE = "/etc/systemd/system/nvidia-persistenced.service.d/bringup.conf"
-# where apt finds our lists beside a mirror of the settings, which replaces the host's own sources
-LISTS = "/etc/bringup/apt.d"
 
 
 def install(plan: HostPlan, probe: Probe) -> None:
@@ -100,7 +99,7 @@ def _files(plan: HostPlan, driver: DriverPlan) -> Iterator[files.File]:
         wanted = f"{driver.pinned}*" if driver.pinned else f"{driver.branch}.*"
         yield files.File(
             "/etc/apt/preferences.d/bringup-nvidia",
-            render("nvidia/preferences.j2", patterns=patterns, version=wanted),
+            render("nvidia/preferences.j2", patterns=patterns, version=wanted, versions=driver.versions),
         )
         yield files.File("/etc/apt/apt.conf.d/52bringup-nvidia", render("nvidia/unattended.conf"))
     else:
@@ -108,50 +107,6 @@ def _files(plan: HostPlan, driver: DriverPlan) -> Iterator[files.File]:
         if driver.repository:
             text = render("nvidia/repository.repo.j2", repository=driver.repository)
             yield files.File("/etc/yum.repos.d/bringup-nvidia.repo", text)
-
-
-def plan_text(plan: HostPlan, driver: DriverPlan) -> str:
-    """The driver's plan as the program on the host reads it: shell assignments, every value quoted."""
-    repository = driver.repository
-    options = (*apt.options(LISTS),) if plan.apt_sources else ()
-    values: dict[str, str] = {
-        "manager": driver.manager,
-        "source": driver.source,
-        "branch": str(driver.branch),
-        "pinned": driver.pinned or "",
-        "modules": driver.modules or "open",
-        "packages": " ".join(driver.packages),
-        "optional": " ".join(driver.optional),
-        "exact": " ".join(driver.exact),
-        "beside": " ".join(driver.beside),
-        "stream": driver.stream or "",
-        "repository": repository.url if repository else "",
-        "key": repository.key if repository else "",
-        "key_hash": repository.key_hash if repository else "",
-        "key_short": repository.key_hash[-8:] if repository else "",
-        "apt_options": " ".join(options),
-        "apt_lists": LISTS if plan.apt_sources else "/etc/apt/sources.list.d",
-        "headers": " ".join(driver.headers),
-        "kernels": " ".join(driver.kernels),
-        "next_kernel": driver.kernels[-1],
-        "held": " ".join(f"'{pattern}'" for pattern in driver.held),
-        "units": " ".join(driver.units),
-        "to_load": " ".join(driver.modules_to_load),
-        "reboot": "allowed" if driver.reboot else "never",
-        "otherwise": _otherwise(driver),
-    }
-    lines = [f"{name}={shlex.quote(value)}" for name, value in values.items()]
-    return "\n".join(["# Written by bringup; edits are overwritten.", *lines, ""])
-
-
-def _otherwise(driver: DriverPlan) -> str:
-    """What the operator can set when the sources cannot give this driver."""
-    other = "proprietary" if driver.modules == "open" else "open"
-    if driver.pinned:
-        return "Set driver.version to one that they have, or leave it out."
-    if driver.source == "distribution":
-        return f"Set driver.source to nvidia, or driver.modules to {other}."
-    return "Set driver.branch to one that the repository has, or driver.source to distribution."
 
 
 def _task(*words: str) -> task.Task:

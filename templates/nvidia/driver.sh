@@ -18,14 +18,8 @@ said=/run/bringup/driver.log
 . "$state/plan"
 mkdir -p /run/bringup "$state"
 
-# on the error output: a sentence must not end in a value that a function gives back
-say() { echo "driver: $*" >&2; }
-# Under systemd, words of a process that is gone at once lose their place in the journal.
-fail() { say "$@"; [ -z "${INVOCATION_ID:-}" ] || sleep 1; exit 1; }
-# The output of a package manager is kept for the one sentence that it is worth when it fails.
-quietly() { "$@" >"$said" 2>&1; }
-release_of_each() { grep -oE '[0-9]{3}\.[0-9]{2,3}(\.[0-9]{2})?'; }
-release_of() { release_of_each | head -n 1; }
+{% include "nvidia/common.sh" %}
+
 installed_names() {
     case $manager in
     apt) dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | sed -n 's/^.i. //p' | sort ;;
@@ -45,7 +39,6 @@ belonging() {
     dnf) eval "rpm -qa --qf '%{NAME}\n' $held" | sort -u ;;
     esac | grep -vE 'container|toolkit' || true
 }
-main_package() { for name in $packages; do case $name in *dkms*) echo "$name"; return ;; esac; done; }
 installed_release() {
     for name in $(main_package) $(belonging | grep -E 'dkms|kmod') $packages; do
         version_of "$name" | release_of | grep . && return
@@ -58,10 +51,6 @@ module_release() {
 }
 loaded_release() { cat /sys/module/nvidia/version 2>/dev/null || true; }
 
-apt() {
-    apt-get --quiet --assume-yes --no-install-recommends --allow-change-held-packages --allow-downgrades \
-        -o DPkg::Lock::Timeout=600 $apt_options "$@"
-}
 dnf_() { dnf --quiet --assumeyes --setopt=install_weak_deps=False "$@"; }
 
 fetch() {
@@ -70,6 +59,8 @@ fetch() {
 }
 
 {% include "nvidia/sources.sh" %}
+
+{% include "nvidia/choice.sh" %}
 
 {% include "nvidia/packages.sh" %}
 

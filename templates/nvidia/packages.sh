@@ -1,25 +1,5 @@
 # --- what is installed
 
-# apt's plan, made before anything is changed; what it cannot resolve becomes a sentence.
-apt_resolve() {
-    apt --dry-run install "$@" >"$said" 2>&1 && return
-    missing=$(sed -n 's/^E: Unable to locate package //p; s/^E: Package .\(.*\). has no installation candidate/\1/p' \
-        "$said" | tr '\n' ' ')
-    unmet=$(sed -n '/unmet dependencies/,/^E:/p' "$said" | sed '1d; /^E:/d' | tr -s ' \n' ' ' |
-        sed 's/^ //; s/ $//; s/ : Depends: / needs /; s/ Depends: / and /g; s/but it is not \(going to be installed\|installable\)//g')
-    rest=$(sed -n 's/^E: //p' "$said" | tail -n 1)
-    if [ "$missing" ]; then problem="the package sources have no ${missing% }"
-    elif [ "$unmet" ]; then problem="the package sources have not what it depends on: $unmet"
-    else problem="apt refuses: $rest"; fi
-    fail "$modules modules of branch $branch cannot be installed, $problem. $otherwise"
-}
-# "name=version" of a package at the very release of the driver.
-apt_exact() {
-    offered=$(apt-cache $apt_options madison "$1" | cut -d '|' -f 2 | tr -d ' ')
-    exact=$(echo "$offered" | grep -E "(^|:)$(quoted "$2")([^0-9.]|$)" | head -n 1)
-    [ "$exact" ] || none_of "$1" "$2" "$offered"
-    echo "$1=$exact"
-}
 apt_install() {
     quietly dpkg --configure -a || true
     apt_repository
@@ -36,9 +16,19 @@ apt_install() {
             wanted="$wanted $exactly"
         else wanted="$wanted $name"; fi
     done
+    # what the lock has at another version than the host
+    for pair in $versions; do
+        there=$(version_of "${pair%%=*}") || continue
+        [ "$there" = "${pair#*=}" ] && continue
+        exactly=$(apt_exact "${pair%%=*}" "$planned") || exit 1
+        wanted="$wanted $exactly"
+    done
     for name in $optional $headers; do
         version_of "$name" >/dev/null && continue
-        if apt-cache $apt_options show "$name" >/dev/null 2>&1; then wanted="$wanted $name"
+        if locked "$name" >/dev/null; then
+            exactly=$(apt_exact "$name" "$planned") || exit 1
+            wanted="$wanted $exactly"
+        elif apt-cache $apt_options show "$name" >/dev/null 2>&1; then wanted="$wanted $name"
         elif [ "$name" = "linux-headers-$next_kernel" ] && [ ! -e "/lib/modules/$next_kernel/build/Makefile" ]; then
             fail "the package sources have no $name, which the module is built against. Boot another kernel."
         fi
@@ -52,6 +42,7 @@ apt_install() {
         wanted="$wanted $exactly"
     done
     [ -z "$exact" ] || apt_resolve $wanted $beside
+    as_locked
     not_again
     remember
     quietly apt install $wanted $beside || undo "$(sed -n 's/^E: //p' "$said" | tail -n 1)"
@@ -67,7 +58,9 @@ dnf_install() {
     [ "$planned" != "$pinned" ] || echo "$offered" | grep -qxF "$planned" || none_of "$first" "$planned" "$offered"
     not_again
     wanted="dkms $headers 'dnf-command(versionlock)'"
-    for name in $packages $optional $exact; do wanted="$wanted $name-$planned"; done
+    for name in $packages $optional $exact; do
+        wanted="$wanted $name-$(locked "$name" || echo "$planned")"
+    done
     remember
     quietly dnf versionlock delete $(belonging) || true
     # the open and the proprietary modules conflict: one replaces the other
@@ -78,12 +71,6 @@ dnf_install() {
     fi
 }
 
-# A package that is not offered at the release that it must have, with those that it is offered at.
-none_of() {
-    releases=$(echo "$3" | release_of_each | sort -Vu | tr '\n' ' ' | sed 's/ $//; s/ /, /g')
-    fail "the package sources have no $1 of release $2${releases:+, only $releases}. $otherwise"
-}
-quoted() { echo "$1" | sed 's/\./\\./g'; }
 # A release that did not come up here is not tried again unasked.
 not_again() {
     if [ -s "$state/failed" ] && [ "$(cut -d ' ' -f 1 "$state/failed")" = "$planned" ]; then

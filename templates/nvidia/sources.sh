@@ -1,17 +1,19 @@
 # --- where packages come from
 
+apt_key() {
+    [ ! -s "$keyring" ] || return 0
+    scratch=$(mktemp -d)
+    fetch "$repository/$key" "$scratch/keyring.deb"
+    echo "$key_hash  $scratch/keyring.deb" | sha256sum --check --status ||
+        fail "$repository/$key has not the pinned sha256. Correct sources.nvidia."
+    dpkg-deb --fsys-tarfile "$scratch/keyring.deb" |
+        tar -xO ./usr/share/keyrings/cuda-archive-keyring.gpg >"$keyring.new"
+    chmod 644 "$keyring.new"; mv -f "$keyring.new" "$keyring"
+    rm -rf "$scratch"
+}
 apt_repository() {
     if [ "$source" = nvidia ]; then
-        if [ ! -s "$keyring" ]; then
-            scratch=$(mktemp -d)
-            fetch "$repository/$key" "$scratch/keyring.deb"
-            echo "$key_hash  $scratch/keyring.deb" | sha256sum --check --status ||
-                fail "$repository/$key has not the pinned sha256. Correct sources.nvidia."
-            dpkg-deb --fsys-tarfile "$scratch/keyring.deb" |
-                tar -xO ./usr/share/keyrings/cuda-archive-keyring.gpg >"$keyring.new"
-            chmod 644 "$keyring.new"; mv -f "$keyring.new" "$keyring"
-            rm -rf "$scratch"
-        fi
+        apt_key
         # the key that NVIDIA withdrew
         rm -f /etc/apt/trusted.gpg.d/*7fa2af80*
         # another list for the same place may have come with NVIDIA's own keyring package
@@ -26,7 +28,7 @@ apt_repository() {
 }
 # The components with the driver, at every archive that the host's own sources name without them.
 apt_components() {
-    list=/etc/apt/sources.list.d/bringup-nvidia.sources
+    list=$apt_lists/bringup-nvidia.sources
     # ours stands beside what the host's own sources lack, so it is left out of the count
     rm -f "$list"
     apt-get indextargets --no-release-info --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(SOURCESENTRY)' \

@@ -8,6 +8,7 @@ import pytest
 from plan import nvidia_pins, nvidia_table, settings
 from plan.decide import plan_host
 from plan.errors import SettingsError
+from plan.lock import Driver
 from plan.nvidia_plan import DriverPlan
 from plan.probe import Probe
 from plan.probe_driver import InstalledDriver, Kernel, Package
@@ -168,12 +169,13 @@ class TestWhatALockHolds:
         assert found.packages["nvidia-persistenced"] == "535.171.04-1~deb12u1"
 
     def test_is_not_known_of_a_branch_before_it_is_installed(self) -> None:
-        assert nvidia_pins.pins(planned(machine()), machine()) is None
+        found = nvidia_pins.pins(planned(machine()), machine())
+        assert found and (found.release, found.packages) == (None, {})
         found = nvidia_pins.pins(planned(machine(), version=RELEASE), machine())
-        assert found and (found.release, dict(found.packages)) == (RELEASE, {})
+        assert found and (found.release, found.packages) == (RELEASE, {})
 
     def test_is_what_the_next_plan_is_held_to_unless_the_operator_chose(self) -> None:
-        found = nvidia_pins.DriverPins(RELEASE, "open", "nvidia")
+        found = Driver(made_by="a test", release=RELEASE, modules="open", source="nvidia")
         assert nvidia_pins.held(settings.read([{}]), found).driver.version == RELEASE
         for chosen in ({"branch": 595}, {"version": "595.71.05"}, {"managed": False}, {"state": "absent"}):
             wanted = settings.read([{"driver": chosen}])

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ops.render import render
 from plan import settings
 from plan.decide import plan_host
+from plan.nvidia_words import plan_text
 from plan.probe import Probe
-from roles.nvidia.deploy import plan_text
 
 # the places of a host that the program touches
 PLACES = (
@@ -145,10 +145,13 @@ class Sandbox:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
-    def run(self, probe: Probe, *words: str, **driver: object) -> subprocess.CompletedProcess[str]:
-        """`driver WORDS` with the plan of that host."""
+    def run(
+        self, probe: Probe, *words: str, versions: dict[str, str] | None = None, **driver: object
+    ) -> subprocess.CompletedProcess[str]:
+        """`driver WORDS` with the plan of that host, and the packages that its lock has."""
         plan = plan_host("gpu-1", settings.read([{"driver": driver}]), probe)
-        self.write("etc/bringup/driver/plan", self._inside(plan_text(plan, plan.driver)))
+        held = replace(plan.driver, versions=tuple(sorted((versions or {}).items())))
+        self.write("etc/bringup/driver/plan", self._inside(plan_text(plan, held)))
         self.write("etc/os-release", f"ID={probe.os_id}\nVERSION_ID={probe.os_version}\n")
         return subprocess.run(
             ["sh", "-c", self._inside(render("nvidia/driver.sh")), "driver", *words],

@@ -1,10 +1,14 @@
 """The driver's part of a deploy, on fake hosts: what is sent, in which order, and where a host ends."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from plan import lock, lock_diff
+from plan.seen import Seen
 from tests import probes
+from tests.plan.locks import locked
 from tests.probes import with_block
 from tests.roles.fleet import Answer, FakeHost, Run, deploy
 from tests.roles.served import written
@@ -71,6 +75,60 @@ def ailing(log: str = "") -> str:
     text = with_block(text, "smi", *(SMI if log else SMI.replace("</gpu>", REMAP)).splitlines())
     text = text.replace("@@listening\n", f"@@kernel_log\n{log}\n@@listening\n")
     return with_block(text, "pci", "0000:00:1e.0 0x10de 0x1eb8 0x030200")
+
+
+class TestALock:
+    """Hosts whose lock has the driver to the package."""
+
+    offers = (
+        "release 595.58.03\npackage libnvidia-compute 595.58.03-1\npackage nvidia-dkms-open 595.58.03-1\n"
+    )
+    bare = Seen("@fake/bare", MODEL, probed(), driver=offers)
+    held = locked(bare).lock
+
+    def test_has_release_and_packages_as_the_source_offered_them(self) -> None:
+        (name,) = self.held.driver
+        assert name == self.held.hosts["@fake/bare"].driver
+        assert name == "595.58.03 open of nvidia for ubuntu24.04 x86_64"
+        assert self.held.driver[name].packages["nvidia-dkms-open"] == "595.58.03-1"
+
+    def test_stays_when_a_newer_one_is_offered_until_it_is_upgraded(self) -> None:
+        newer = replace(self.bare, driver=self.offers.replace("595.58.03", "595.71.05"))
+        assert locked(newer, old=self.held).lock == self.held
+        moved = locked(newer, old=self.held, upgrades=("driver",)).lock
+        assert [line.strip() for line in lock_diff.lines(self.held, moved)][1:] == [
+            "driver 595.58.03 open of nvidia for ubuntu24.04 x86_64 becomes "
+            "595.71.05 open of nvidia for ubuntu24.04 x86_64",
+            "driver package libnvidia-compute 595.58.03-1 becomes 595.71.05-1",
+            "driver package nvidia-dkms-open 595.58.03-1 becomes 595.71.05-1",
+        ]
+
+    def test_is_what_a_deploy_installs(self) -> None:
+        run = deploy(FakeHost("bare", probed(), MODEL), lock=lock.render(self.held, "fleet.py"))
+        plan = run.files("bare")["/etc/bringup/driver/plan"]
+        assert "pinned=595.58.03\n" in plan
+        assert "versions='libnvidia-compute=595.58.03-1 nvidia-dkms-open=595.58.03-1'" in plan
+        preferences = run.files("bare")["/etc/apt/preferences.d/bringup-nvidia"]
+        assert "Package: libnvidia-compute\nPin: version 595.58.03-1\nPin-Priority: 1001\n\n" in preferences
+
+    def test_refuses_another_release(self) -> None:
+        other = MODEL | {"driver": {"version": "595.71.05"}}
+        run = deploy(FakeHost("bare", probed(), other), lock=lock.render(self.held, "fleet.py"))
+        assert run.kinds("bare") == ["probe"]
+        assert "has driver 595.58.03 for it, and its plan has 595.71.05. Run" in " ".join(run.output.split())
+
+    def test_moves_a_host_that_has_another_revision(self) -> None:
+        text = probed(*INSTALLED, kernel=BUILT, driver="595.71.05", modules="nvidia")
+        held = locked(Seen("@fake/there", MODEL, text)).lock
+        (driver,) = held.driver.values()
+        assert driver.packages["nvidia-persistenced"] == "595.71.05-1ubuntu1"
+        moved = text.replace(
+            "nvidia-persistenced hi  595.71.05-1ubuntu1", "nvidia-persistenced hi  595.71.05-2"
+        )
+        run = deploy(FakeHost("there", moved, MODEL), lock=lock.render(held, "fleet.py"))
+        assert tasks(run, "there")[0] == "install"
+        same = deploy(FakeHost("there", text, MODEL), lock=lock.render(held, "fleet.py"))
+        assert "install" not in tasks(same, "there")
 
 
 @pytest.fixture(scope="module")

@@ -224,6 +224,58 @@ class TestApt:
         )
 
 
+HELD = {"nvidia-driver-cuda": "595.71.05-1", "nvidia-kernel-open-dkms": "595.71.05-1"}
+
+
+class TestALock:
+    def offer(self, host: Sandbox, *revisions: str) -> None:
+        lines = [f"{name} | {one} | https://mirror Packages" for name in HELD for one in revisions]
+        host.write("madison", "\n".join(lines) + "\n")
+
+    def test_has_its_very_packages_installed_where_newer_ones_are_offered(self, host: Sandbox) -> None:
+        self.offer(host, "595.71.05-2", "595.71.05-1")
+        done = host.run(machine(), "install", version="595.71.05", versions=HELD)
+        assert done.returncode == 0, done.stderr
+        assert {name: host.packages()[name] for name in HELD} == HELD
+
+    def test_moves_a_package_that_is_there_at_another_version(self, host: Sandbox) -> None:
+        there = dict.fromkeys(HELD, "595.71.05-2")
+        host.write("installed", "".join(f"{name} {version}\n" for name, version in there.items()))
+        self.offer(host, "595.71.05-2", "595.71.05-1")
+        done = host.run(machine(), "install", version="595.71.05", versions=HELD)
+        assert done.returncode == 0, done.stderr
+        assert {name: host.packages()[name] for name in HELD} == HELD
+
+    def test_names_the_package_and_version_that_can_no_longer_be_had(self, host: Sandbox) -> None:
+        self.offer(host, "595.71.05-2")
+        done = host.run(machine(), "install", version="595.71.05", versions=HELD)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "driver: the package sources have no nvidia-driver-cuda 595.71.05-1 any more, which the lock "
+            "has. Name a mirror that keeps it in sources.nvidia, or run `python -m plan lock --upgrade "
+            "driver`.\n"
+        )
+        assert host.packages() == {}
+
+    def test_lets_nothing_else_come_along_at_another_version(self, host: Sandbox) -> None:
+        held = HELD | {"libcuda1": "595.71.05-1"}
+        self.offer(host, "595.71.05-1")
+        apt = host.folder / "bin" / "apt-get"
+        apt.write_text(
+            apt.read_text().replace("echo 'Inst", "echo 'Inst libcuda1 (595.71.05-2 N)'; echo 'Inst")
+        )
+        done = host.run(machine(), "install", version="595.71.05", versions=held)
+        assert "the package sources have no libcuda1 595.71.05-1 any more, which the lock has" in done.stderr
+        assert host.packages() == {}
+
+    def test_is_asked_of_dnf_by_version_and_release(self, host: Sandbox) -> None:
+        held = {"kmod-nvidia-open-dkms": "595.71.05-1.el9", "nvlsm": "2025.03.1-1"}
+        host.run(rhel("9.6", B200, 8), "install", version="595.71.05", versions=held)
+        (line,) = host.asked("dnf install")
+        assert {"kmod-nvidia-open-dkms-595.71.05-1.el9", "nvlsm-2025.03.1-1"} <= {*line.split()}
+        assert "nvidia-driver-cuda-595.71.05" in line.split()
+
+
 class TestLoading:
     def test_waits_for_a_reboot_where_the_module_is_in_use(self, host: Sandbox) -> None:
         host.write("installed", "nvidia-kernel-open-dkms 595.71.05-1\n")
