@@ -14,7 +14,7 @@ from pyinfra.context import host
 from ops import files, task, units
 from ops.remote import Remote, privileges
 from ops.render import render
-from plan import gateway
+from plan import gateway, service_figures
 from plan.host import ServicePlan
 from plan.probe import Probe
 from plan.replacing import second_unit
@@ -71,6 +71,8 @@ def change(service: ServicePlan, text: Callable[[ServicePlan], str], check: str 
         service.start_timeout_seconds + 90,
         setting=f"serve.{service.name}",
         previous=f"{units.PREVIOUS}/{service.unit}",
+        tells=service_figures.PATTERN,
+        heard=lambda journal: service_figures.told(service, journal),
     )
     file = files.File(f"/etc/systemd/system/{service.unit}", text(service))
     second = service.second or service

@@ -18,9 +18,10 @@ from pyinfra.context import ctx_state
 
 from ops import report_files
 from ops.version import version
+from plan import service_figures
 from plan.host import HostPlan
 from plan.probe import Probe
-from plan.report import HostReport, Report, Step, described, sentences
+from plan.report import Figure, HostReport, Report, Step, described, sentences
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PREFIX = re.compile(r"^\s*\[(?P<host>[^\]]+)\]\s*(?P<text>.*)", re.DOTALL)
@@ -35,6 +36,7 @@ class _Kept:
     refusals: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
 
 
 class _Run(BaseStateCallback):
@@ -97,6 +99,7 @@ class _Run(BaseStateCallback):
             outcome=outcome,
             problems=sentences(messages),
             steps=steps,
+            figures=(*(service_figures.predicted(kept.plan) if kept.plan else ()), *kept.figures),
             **fields | {"notes": (*fields.get("notes", ()), *kept.notes)},
         )
 
@@ -195,6 +198,12 @@ def noted(name: str, note: str) -> None:
     """What a host said in passing, worth keeping."""
     if _run:
         _run.kept(name).notes.append(note)
+
+
+def measured(name: str, figures: Iterable[Figure]) -> None:
+    """What a service of a host told of itself."""
+    if _run:
+        _run.kept(name).figures += figures
 
 
 def refused(name: str, why: Iterable[str]) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.api.state import State
 from pyinfra.context import host
 
+from ops import report
 from ops.remote import Remote, privileges
 from ops.waiting import journal, say, wait
 from plan import failures, startup
 from plan.probe import Unit
+from plan.report import Figure
 
 # RestartSteps and RestartMaxDelaySec; an older systemd complains of them.
 BACKOFF_FROM_SYSTEMD = 254
@@ -47,6 +49,9 @@ class Service:
     timeout_seconds: int
     setting: str = "serve.*"
     previous: str | None = None
+    # a pattern of journal lines in which it tells of itself, and who is given them once it serves
+    tells: str = ""
+    heard: Callable[[str], Iterable[Figure]] = lambda _: ()
 
 
 @operation()
@@ -135,8 +140,10 @@ def _join(state: State, host: Host, service: Service, given: dict[str, Any], rep
 
 def _becomes_active(remote: Remote, service: Service) -> bool:
     def judge(text: str, waited: float) -> bool | None:
-        active, restarts, job = text.partition("\n")[0].split()
+        first, _, words = text.partition("\n")
+        active, restarts, job = first.split()
         if active == "active":
+            report.measured(remote.host.name, service.heard(words))
             say(remote, service.label, f"serves after {waited:.0f} s")
             return True
         # what a restart ends may pass through "failed" before it is started again: then a job is pending
@@ -146,8 +153,14 @@ def _becomes_active(remote: Remote, service: Service) -> bool:
         return None
 
     show = f"systemctl show {service.unit} -P"
-    look = f'job=$({show} Job); echo "$({show} ActiveState) $({show} NRestarts) ${{job:-none}}"; '
-    look += f"{journal(service.unit, NEWEST_LINES)} | cut -c 1-300"
+    look = (
+        f'job=$({show} Job); state=$({show} ActiveState); echo "$state $({show} NRestarts) ${{job:-none}}"; '
+    )
+    look += f"if [ $state != active ]; then {journal(service.unit, NEWEST_LINES)} | cut -c 1-300"
+    if service.tells:
+        told = f"{journal(service.unit, NEWEST_LINES)} --grep={shlex.quote(service.tells)}"
+        look += f"; else {told} | cut -c 1-300"
+    look += "; fi"
     return wait(remote, service.label, look, judge, news=lambda text: startup.stage(text.partition("\n")[2]))
 
 

@@ -19,6 +19,13 @@ ONE = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}}
 KEY = "a-key-that-nobody-may-see-0123"
 
 
+# The state of a service, and what it told of itself when it started.
+SERVES = """active 0 none
+INFO Model loading took 0.95 GiB memory and 1.2 seconds
+INFO GPU KV cache size: 43,520 tokens
+chat answers: first token after 152.3 ms, then 31.5 tokens per second"""
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
@@ -32,7 +39,7 @@ def run(runs: Path) -> Run:
         Answer(r"^journalctl .*bringup-conda", "no source has the conda installer"),
     ]
     return deploy(
-        FakeHost("good", BARE, ONE | lan),
+        FakeHost("good", BARE, ONE | lan, [Answer(r"-P ActiveState", SERVES)]),
         FakeHost("broken", BARE, ONE, broken),
         FakeHost("refused", probes.answer(probes.CONTAINER), ONE),
         FakeHost("cut", BARE.removesuffix("@@end\n"), ONE),
@@ -78,6 +85,18 @@ def test_what_was_done_has_its_times(hosts: dict[str, HostReport]) -> None:
     steps = {step.name: step for step in hosts["good"].eventful}
     assert {"Install vLLM", "Serve the model", "Write down what this host now is"} <= set(steps)
     assert 0 <= steps["Install vLLM"].start_seconds <= steps["Serve the model"].start_seconds
+
+
+def test_what_a_started_service_told_of_itself_is_measured(hosts: dict[str, HostReport]) -> None:
+    planned, *told = hosts["good"].figures
+    assert planned.what == "memory of the service" and planned.predicted and planned.measured is None
+    measured = {figure.what: figure.measured for figure in told}
+    assert measured == {
+        "memory of the weights": 0.95,
+        "KV cache": 43520.0,
+        "time to the first token": 152.3,
+        "tokens per second": 31.5,
+    }
 
 
 def test_the_key_is_in_no_report(run: Run, runs: Path) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,16 +19,27 @@ PROGRAM = TEMPLATES / "vllm" / "wait_until_ready.py"
 
 
 @contextmanager
-def server(text: str) -> Iterator[str]:
-    """A server that is healthy and says this to every question."""
+def server(text: str, pieces: tuple[str, ...] = ()) -> Iterator[str]:
+    """A server that is healthy and says this to every question, and these pieces to who wants a stream."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.reply({})
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if pieces and question.get("stream"):
+                self.stream()
+                return
             self.reply({"choices": [{"message": {"content": text}}]})
+
+        def stream(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            for piece in pieces:
+                time.sleep(0.05)
+                self.wfile.write(f"data: {piece}\n\n".encode())
+                self.wfile.flush()
 
         def reply(self, body: object) -> None:
             self.send_response(200)
@@ -55,6 +68,26 @@ def check(url: str, seconds: int = 60) -> subprocess.CompletedProcess[str]:
 def test_an_answer_that_can_be_read_is_one(text: str) -> None:
     with server(text) as url:
         assert (check(url).returncode, check(url).stdout) == (0, "chat answers\n")
+
+
+def test_how_fast_the_first_answer_came_is_told_where_it_can_be() -> None:
+    words = [json.dumps({"choices": [{"text": text}]}) for text in ("", "服", "务", "正", "常")]
+    with server("Hi", pieces=(*words, "[DONE]")) as url:
+        done = check(url)
+    assert done.returncode == 0
+    found = re.fullmatch(
+        r"chat answers: first token after ([\d.]+) ms, then ([\d.]+) tokens per second\n", done.stdout
+    )
+    assert found, done.stdout
+    # the empty piece counts for nothing; four that come 50 ms apart
+    assert 80 < float(found[1]) < 2000 and 1 < float(found[2]) < 25
+
+
+@pytest.mark.parametrize("pieces", [('{"choices": [{"text": "a"}]}',), ('{"error": "none"}',), ("{",)])
+def test_who_cannot_be_timed_serves_all_the_same(pieces: tuple[str, ...]) -> None:
+    with server("Hi", pieces) as url:
+        done = check(url)
+    assert (done.returncode, done.stdout) == (0, "chat answers\n")
 
 
 # "!<!<!<!<" is what vLLM 0.32.0 said with weights of which all but the first rows were zeroed
