@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,8 +109,8 @@ SABOTAGE: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.fixture(scope="module")
-def reported(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, HostReport]:
-    """One run of the checks over all hosts."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one run of the checks over all hosts leaves behind."""
     folder = tmp_path_factory.mktemp("verify")
     collected = f"@@host\n{stamped()}@@end\n"
     answers = {name: (text, collected) for name, (text, _) in SABOTAGE.items()}
@@ -118,7 +119,13 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, HostRepor
     command = ("-m", "pytest", "-q", "-p", "tests.roles.answering", "-p", "no:cacheprovider", "tests/verify")
     given = {"BRINGUP_TEST_ANSWERS": str(folder / "answers.json"), "BRINGUP_RUNS": str(folder)}
     done = subprocess.run(
-        [sys.executable, *command, "--inventory", str(folder / "fleet.py")],
+        [
+            sys.executable,
+            *command,
+            "--inventory",
+            str(folder / "fleet.py"),
+            f"--junitxml={folder / 'junit.xml'}",
+        ],
         cwd=REPOSITORY,
         env=os.environ | given,
         capture_output=True,
@@ -126,6 +133,16 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, HostRepor
         check=False,
     )
     assert done.returncode == 1, done.stdout[-4000:] + done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def junit(folder: Path) -> ElementTree.Element:
+    return ElementTree.parse(folder / "junit.xml").getroot()
+
+
+@pytest.fixture(scope="module")
+def reported(folder: Path) -> Mapping[str, HostReport]:
     return {host.name: host for host in from_json((folder / "latest" / "report.json").read_text()).hosts}
 
 
@@ -136,6 +153,14 @@ def test_each_trouble_is_told_in_one_sentence(reported: Mapping[str, HostReport]
     assert len(told) == len(wanted), told
     for sentence, pattern in zip(told, wanted, strict=True):
         assert re.search(pattern, sentence), told
+
+
+def test_every_check_has_its_sentence_in_the_junit_file(junit: ElementTree.Element) -> None:
+    cases = junit.findall(".//testcase")
+    found = [case.find(".//property[@name='check']") for case in cases]
+    sentences = [said.get("value") for said in found if said is not None]
+    assert len(sentences) == len(cases)
+    assert "removed hold: no other upgrade moves the driver" in sentences
 
 
 def test_one_sentence_may_stand_for_several_failed_checks(reported: Mapping[str, HostReport]) -> None:

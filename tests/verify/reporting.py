@@ -60,7 +60,8 @@ class Reporting:
     ) -> None:
         name, subject = sentence(item, case), case.subject
         self.subjects[subject.name] = subject
-        report.user_properties.append(("check", f"{subject.name}: {name}"))
+        # JUnit takes those of the item, when that is torn down
+        item.user_properties.append(("check", f"{subject.name}: {name}"))
         cause = _message(call)
         self.checks.setdefault(subject.name, []).append(Check(name, report.outcome, cause.partition("\n")[0]))
         measured: list[Figure] = item.stash.get(FIGURES, [])
