@@ -114,6 +114,11 @@ class HostReport:
         """How many checks passed."""
         return sum(check.outcome == "passed" for check in self.checks)
 
+    @property
+    def skipped(self) -> tuple[Check, ...]:
+        """The checks that were not made."""
+        return tuple(check for check in self.checks if check.outcome == "skipped")
+
 
 @dataclass(frozen=True)
 class Report:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.chinese import translated
 from ops.stamp import settings_digest
 from ops.version import version
 from plan import settings, stamp
@@ -89,9 +90,13 @@ SABOTAGE: dict[str, tuple[str, list[str]]] = {
         host(driver="", smi=SILENT),
         [rf"^no NVIDIA module is loaded now; it was {RELEASE}"],
     ),
+    "removed directory": (
+        host().replace("755 root:root d /opt/bringup/downloads\n", ""),
+        [r"^there is no /opt/bringup/downloads\. Deploy again, and look at the host where"],
+    ),
     "a GPU off the bus": (
         with_block(host(), "pci", *ON_THE_BUS),
-        [r"^2 GPUs: GPU 0000:00:1f\.0: nvidia-smi does not show it"],
+        [r"^GPU 0000:00:1f\.0: nvidia-smi does not show it"],
     ),
     "a GPU more": (
         with_block(host(smi=TWO), "pci", *ON_THE_BUS),
@@ -153,6 +158,8 @@ def test_each_trouble_is_told_in_one_sentence(reported: Mapping[str, HostReport]
     assert len(told) == len(wanted), told
     for sentence, pattern in zip(told, wanted, strict=True):
         assert re.search(pattern, sentence), told
+        assert re.search(r"[^.]\. [A-Z].+\.$", sentence), f"{sentence} has no fix"
+        assert translated(sentence), f"{sentence} is not told in Chinese"
 
 
 def test_every_check_has_its_sentence_in_the_junit_file(junit: ElementTree.Element) -> None:

@@ -17,6 +17,7 @@ from tests.verify.fleet import Subject
 
 FIGURES = pytest.StashKey[list[Figure]]()
 COULD_NOT_CHECK = 2
+FIX = "Deploy again, and look at the host where that does not mend it."
 
 
 def case_of(item: pytest.Item) -> Case | None:
@@ -135,10 +136,11 @@ def _names(cause: str, about: str) -> bool:
 
 
 def _problems(cause: str, check: str) -> Iterator[Problem]:
-    """A sentence per paragraph, with its detail in the lines below."""
+    """A sentence per paragraph, with its detail in the lines below; a bare fact gets the fix of most."""
     for paragraph in cause.split("\n\n"):
         first, _, rest = paragraph.partition("\n")
-        yield Problem(first or f"{check}: failed.", rest, check)
+        fact = first or f"{check}: failed"
+        yield Problem(fact if fact.endswith(".") else f"{fact}. {FIX}", rest, check)
 
 
 def _told(difference: Difference) -> str:

@@ -55,7 +55,9 @@ def test_nvidia_smi_answers(gpus: tuple[PciDevice, ...], probe: Probe) -> None:
     if probe.driver is None:
         pytest.skip("no module of the driver is loaded, which is another check's subject")
     why = " ".join(gpu_health.warnings(probe)) or "nvidia-smi is not installed."
-    assert probe.smi.lstrip().startswith("<?xml"), f"the driver of {len(gpus)} GPUs does not answer: {why}"
+    assert probe.smi.lstrip().startswith("<?xml"), (
+        f"the driver of {len(gpus)} GPUs does not answer: {why.rstrip('.')}"
+    )
 
 
 def test_module_and_libraries_are_of_one_version(driven: ElementTree.Element, probe: Probe) -> None:
@@ -71,7 +73,8 @@ def lost(gpus: tuple[PciDevice, ...], driven: ElementTree.Element, probe: Probe)
 
 
 def test_every_gpu_on_the_bus_is_driven(gpus: tuple[PciDevice, ...], lost: list[str]) -> None:
-    assert not lost, f"{len(gpus)} GPUs: {' '.join(lost)}"
+    assert gpus
+    assert not lost, " ".join(lost)
 
 
 def test_gpus_stay_initialised(maintained: HostPlan, driven: ElementTree.Element, probe: Probe) -> None:
@@ -122,7 +125,8 @@ def test_memory_exchange_with_other_hosts_runs(plan: HostPlan, probe: Probe) -> 
 
 def test_nothing_ails_the_gpus(gpus: tuple[PciDevice, ...], probe: Probe, lost: list[str]) -> None:
     ails = [said for said in gpu_health.warnings(probe) if said not in lost]
-    assert not ails, f"{len(gpus)} GPUs: {' '.join(ails)}"
+    assert gpus
+    assert not ails, " ".join(ails)
 
 
 def test_gpus_passed_their_burn_in(
