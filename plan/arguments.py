@@ -84,7 +84,7 @@ def upgrade(text: str) -> str:
     package = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,100})(==[0-9][A-Za-z0-9.+!]{0,60})?", text)
     if package:
         return re.sub(r"[-_.]+", "-", package[1]).lower() + (package[2] or "")
-    if hub.is_model_id(text):
+    if hub.is_model_id(text) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,160}:[A-Za-z0-9._-]{1,64}", text):
         return text
     _refuse(f"{text!r} is no package. Write its name, or as in numpy==2.2.6.")
 
@@ -170,7 +170,7 @@ def _lock(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PACKAGE",
-        help="move this to its newest, or NAME==VERSION; a model's id; vllm, torch, python, ollama, "
+        help="move this to its newest, or NAME==VERSION; a model's id or tag; vllm, torch, python, ollama, "
         "packages, driver",
     )
     add(

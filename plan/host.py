@@ -18,7 +18,7 @@ from plan.model_plan import DownloadPlan, ModelPlan
 from plan.nvidia_plan import DriverPlan
 from plan.packages import Tool
 from plan.probe import Probe
-from plan.probe_ollama import whole_name
+from plan.probe_ollama import blobs, whole_name
 from plan.replacing import Replacing
 from plan.sources import Addresses
 
@@ -110,9 +110,13 @@ class EnvironmentPlan:
 
 @dataclass(frozen=True)
 class TagPlan(ModelPlan):
-    """A model in Ollama's store, which Ollama pulls itself; `revision` and `endpoint` mean nothing to it."""
+    """A model in Ollama's store, which Ollama pulls itself; `revision` and `endpoint` mean nothing to it.
+
+    `layers`: digests of all its files, as the lock has them; empty where any will do.
+    """
 
     store: str
+    layers: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def directory(self) -> str:
@@ -121,7 +125,9 @@ class TagPlan(ModelPlan):
 
     def there(self, probe: Probe) -> bool:
         """Whether the store has its manifest and every file that the manifest names, by size."""
-        return whole_name(self.model) in probe.ollama.models
+        name = whole_name(self.model)
+        same = not self.layers or blobs(self.layers) == probe.ollama.layers.get(name)
+        return same and name in probe.ollama.models
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,14 @@ class Model(Section):
     files: dict[Word, File]
 
 
+class Tag(Section):
+    """A model of an Ollama registry. `manifest`: sha256 of its manifest; `layers`: digest -> bytes."""
+
+    made_by: Word
+    manifest: Sha256
+    layers: dict[Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")], int]
+
+
 class Package(Section):
     """A package of the distribution, as its mirror has it; `size` in bytes."""
 
@@ -160,6 +168,7 @@ class Host(Section):
 
     stack: Word | None = None
     models: list[Word] = Field(default_factory=list)
+    tags: list[Word] = Field(default_factory=list)
     ollama: Word | None = None
     driver: Word | None = None
     packages: Word | None = None
@@ -175,6 +184,7 @@ class Lock(Section):
     model: dict[Word, Model] = Field(default_factory=dict)
     packages: dict[Word, Packages] = Field(default_factory=dict)
     driver: dict[Word, Driver] = Field(default_factory=dict)
+    tag: dict[Word, Tag] = Field(default_factory=dict)
 
 
 def path_of(inventory: Path) -> Path:
@@ -225,6 +235,7 @@ def _missing(lock: Lock) -> Iterator[str]:
         if host.ollama is not None and host.ollama not in lock.ollama:
             yield f'ollama."{host.ollama}"'
         yield from (f'model."{name}"' for name in host.models if name not in lock.model)
+        yield from (f'tag."{name}"' for name in host.tags if name not in lock.tag)
         # locks of earlier versions had no sections of drivers
         if lock.driver and host.driver is not None and host.driver not in lock.driver:
             yield f'driver."{host.driver}"'
@@ -249,6 +260,8 @@ def _lines(lock: Lock, inventory: str) -> Iterator[str]:
         yield from _table(f"ollama.{_text(name)}", archive.model_dump(exclude_none=True))
     for name, model in sorted(lock.model.items()):
         yield from _table(f"model.{_text(name)}", model.model_dump(exclude_none=True), ("files",))
+    for name, tag in sorted(lock.tag.items()):
+        yield from _table(f"tag.{_text(name)}", tag.model_dump(), ("layers",))
     for name, driver in sorted(lock.driver.items()):
         plain = driver.model_dump(exclude_none=True)
         plain["packages"] = dict(sorted(plain["packages"].items()))

@@ -8,7 +8,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from plan import lock, lock_diff, lock_make, lock_models, lock_upgrades, seen
+from plan import lock, lock_diff, lock_make, lock_models, lock_upgrades, ollama_registry, seen
 from plan.errors import PlanError, SettingsError
 from plan.lock import Lock
 from plan.seen import Seen
@@ -40,6 +40,7 @@ def write(options: argparse.Namespace) -> int:
         old,
         tuple(options.upgrade),
         lock_models.listed,
+        ollama_registry.listed,
         complete=complete,
         as_of=options.as_of,
         today=datetime.now(UTC).date().isoformat(),

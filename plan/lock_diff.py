@@ -37,6 +37,11 @@ def _host(old: Lock, new: Lock, before: Host | None, after: Host | None) -> Iter
     yield from _moved("Ollama", before.ollama, after.ollama)
     yield from _moved("driver", before.driver, after.driver)
     yield from _packages("driver package", _driver(old, before), _driver(new, after))
+    for name in sorted({*before.tags, *after.tags}):
+        if name not in before.tags or name not in after.tags:
+            yield f"model {name} {'is added' if name not in before.tags else 'goes'}"
+        elif old.tag[name].layers != new.tag[name].layers:
+            yield f"model {name} has other layers"
     for name in sorted({*before.models, *after.models}):
         if name not in before.models or name not in after.models:
             yield f"model {name} {'is added' if name not in before.models else 'goes'}"

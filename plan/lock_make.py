@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from plan import apt_closure, compat, dnf_closure, lock_upgrades, locking, nvidia_pins, tokens, uv
+from plan import apt_closure, compat, dnf_closure, lock_tags, lock_upgrades, locking, nvidia_pins, tokens, uv
 from plan.decide import package_manager
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan
 from plan.hub import TokenError
-from plan.lock import Archive, Driver, Host, Installer, Lock, Model, Packages, Stack, Uv
+from plan.lock import Archive, Driver, Host, Installer, Lock, Model, Packages, Stack, Tag, Uv
 from plan.places import COMMIT
 from plan.probe import Probe
 from plan.seen import Seen
@@ -79,6 +79,7 @@ def make(
     old: Lock | None,
     upgrades: tuple[str, ...] = (),
     model: Lister | None = None,
+    tag: lock_tags.Lister | None = None,
     resolver: Resolver = uv.closure,
     complete: bool = True,
     as_of: str | None = None,
@@ -95,6 +96,7 @@ def make(
         old: the lock that lies there.
         upgrades: distributions to move to their newest, or `NAME==VERSION`.
         model: what the lock says of a model of a plan, by its name there; None leaves models out.
+        tag: what the lock says of a model of Ollama's, by its name; None leaves them out.
         resolver: what finds the closure of a stack.
         complete: these are all hosts; else those that the old lock has beside them keep their entries.
         as_of: the day after which no package counts as published; stacks of another day are made anew.
@@ -107,7 +109,7 @@ def make(
     if old and not complete:
         work.unplanned += sorted({*old.hosts} - {seen.host for seen in looked_at})
     work.resolve()
-    return work.made(model)
+    return work.made(model, tag)
 
 
 class _Work:
@@ -238,7 +240,7 @@ class _Work:
         self.wishes.pop(host, None)
         self.unplanned.append(host)
 
-    def made(self, model: Lister | None) -> Made:
+    def made(self, model: Lister | None, tag: lock_tags.Lister | None) -> Made:
         """The lock of all that was found."""
         hosts: dict[str, Host] = {}
         archives: dict[str, Archive] = {}
@@ -246,6 +248,7 @@ class _Work:
         stacks: dict[str, Stack] = {}
         packages: dict[str, Packages] = {}
         drivers: dict[str, Driver] = {}
+        tags: dict[str, Tag] = {}
         for name, wish in self.wishes.items():
             if wish.stack:
                 stacks[wish.stack] = self.stacks[wish.stack]
@@ -254,15 +257,24 @@ class _Work:
                 file = archive.urls[0].rpartition("/")[2]
                 archives[ollama] = Archive(made_by="plan/ollama.toml", file=file, sha256=archive.sha256)
             found = self._models(wish, models, model) if model else []
+            if tag:
+                self.notes += lock_tags.listed(wish.plan, self.old, self.names, tags, tag)
             hosts[name] = Host(
                 stack=wish.stack,
                 ollama=ollama,
                 models=found,
+                tags=[one for one in lock_tags.names(wish.plan) if one in tags],
                 driver=self._driver(wish, drivers),
                 packages=self._packages(wish.seen, packages),
             )
         lock = Lock(
-            hosts=hosts, stack=stacks, ollama=archives, model=models, packages=packages, driver=drivers
+            hosts=hosts,
+            stack=stacks,
+            ollama=archives,
+            model=models,
+            packages=packages,
+            driver=drivers,
+            tag=tags,
         )
         return Made(self._with_unplanned(lock), tuple(self._notes()), tuple(self.problems))
 
@@ -335,6 +347,8 @@ class _Work:
                 lock.packages.setdefault(entry.packages, self.old.packages[entry.packages])
             if entry.driver in self.old.driver:
                 lock.driver.setdefault(entry.driver, self.old.driver[entry.driver])
+            for name in entry.tags:
+                lock.tag.setdefault(name, self.old.tag[name])
             for name in entry.models:
                 lock.model.setdefault(name, self.old.model[name])
         return lock

@@ -19,7 +19,7 @@ def versions(upgrades: Iterable[str]) -> Mapping[str, str]:
 
 def distributions(upgrades: Iterable[str]) -> tuple[str, ...]:
     """Those that uv moves within a stack that is planned as before."""
-    return tuple(one for one in upgrades if one.partition("==")[0] not in SPECIAL and "/" not in one)
+    return tuple(one for one in upgrades if one.partition("==")[0] not in SPECIAL and not {"/", ":"} & {*one})
 
 
 def asked(settings: Settings, upgrades: Iterable[str]) -> Settings:
@@ -40,7 +40,7 @@ def check(upgrades: Iterable[str], old: Lock | None) -> None:
         SettingsError: the lock has no such thing, or that moves to no version of choice.
     """
     stacks = old.stack.values() if old else ()
-    models = [key.partition("@")[0] for key in old.model] if old else []
+    models = [*(key.partition("@")[0] for key in old.model), *old.tag] if old else []
     for name, version in versions(upgrades).items():
         if name not in (*SPECIAL, *models) and not any(name in stack.versions for stack in stacks):
             raise SettingsError(

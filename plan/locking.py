@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from packaging.version import Version
 
-from plan import nvidia_pins, sources
+from plan import lock_tags, nvidia_pins, sources
 from plan.bundle import channel_path
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan, TagPlan
@@ -104,12 +104,13 @@ def apply(plan: HostPlan, settings: Settings, probe: Probe, lock: Lock, name: st
     stack = lock.stack[entry.stack] if entry.stack else None
     driver = lock.driver.get(entry.driver or "")
     found = [*_drift(plan, settings, probe, entry, stack), *_bytes_drift(plan, probe, lock)]
+    found += lock_tags.drift(plan, entry, lock)
     found += nvidia_pins.drift(plan.driver, driver) if driver else _new_driver(plan, entry)
     if found:
         raise PlanError([f"lock: {name} has {'; '.join(found)}. {FIX}"])
     if driver:
         plan = dataclasses.replace(plan, driver=nvidia_pins.locked(plan.driver, driver, probe))
-    return _with_models(_with(plan, stack), lock)
+    return lock_tags.held(_with_models(_with(plan, stack), lock), lock)
 
 
 def with_stack(plan: HostPlan, settings: Settings, probe: Probe, lock: Lock) -> HostPlan | None:

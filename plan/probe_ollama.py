@@ -14,6 +14,7 @@ class InstalledOllama:
         store: the directory of what follows.
         old_stores: directories that the store was moved from, and that still have models.
         models: names as `whole_name` gives them, of models whose every file is there, by size.
+        layers: name of a model -> the files that its manifest names.
         named: every name that has a manifest -> the name that Ollama's commands take, as it was pulled.
         created: name of a model that was made from a Modelfile -> that Modelfile's digest.
         damaged: files of the store with another size than a manifest says; Ollama takes them as they are.
@@ -24,6 +25,7 @@ class InstalledOllama:
     store: str = "/srv/models/ollama"
     old_stores: tuple[str, ...] = ()
     models: frozenset[str] = frozenset()
+    layers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     named: Mapping[str, str] = field(default_factory=dict)
     created: Mapping[str, str] = field(default_factory=dict)
     damaged: frozenset[str] = frozenset()
@@ -41,6 +43,11 @@ def whole_name(name: str) -> str:
     registry, namespace, model = ["registry.ollama.ai", "library"][: 3 - len(parts)] + parts
     registry = "registry.ollama.ai" if registry == "ollama.com" else registry
     return "/".join((registry, namespace, model, tag or "latest"))
+
+
+def blobs(digests: Iterable[str]) -> frozenset[str]:
+    """What files of these digests are called in a store."""
+    return frozenset(digest.replace(":", "-") for digest in digests)
 
 
 def parse(lines: Iterable[str]) -> InstalledOllama:
@@ -78,6 +85,7 @@ def parse(lines: Iterable[str]) -> InstalledOllama:
         models=frozenset(
             name for name, layers in manifests.items() if layers and layers.items() <= sizes.items()
         ),
+        layers={name: frozenset(layers) for name, layers in manifests.items()},
         named=named,
         created=created,
         damaged=frozenset(blob for blob, size in wanted.items() if sizes.get(blob, size) != size),

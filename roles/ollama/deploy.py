@@ -7,6 +7,7 @@ from pyinfra.context import host
 
 from ops import beside, download, files, task, units
 from ops.render import render
+from plan import ollama_registry
 from plan.archives import OLLAMA_ROOT, Archive
 from plan.host import OLLAMA_STORES, USER, CreatedPlan, HostPlan, OllamaPlan, ServicePlan, TagPlan
 from plan.ollama_host import STORE_PARTS
@@ -141,7 +142,8 @@ def _pull(ollama: OllamaPlan, archive: Archive, missing: list[TagPlan]) -> task.
         if isinstance(tag, CreatedPlan):
             words += ["create", tag.model, tag.file, tag.digest]
         else:
-            words += ["pull", tag.model]
+            held = ollama_registry.digest(tag.layers) if tag.layers else "any"
+            words += ["pull", tag.model, ollama_registry.path(tag.model), held]
     script = shlex.join(
         ["rm", "-f", "--", *(f"{ollama.store}/blobs/{name}" for name in ollama.removed_blobs)]
     )

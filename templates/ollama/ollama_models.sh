@@ -1,9 +1,10 @@
 # Brings Ollama's store to what it shall hold, through a server of its own that ends with it.
 #
-#     ollama-models OLLAMA [remove TAG | pull TAG | create TAG MODELFILE DIGEST]...
+#     ollama-models OLLAMA [remove TAG | pull TAG PATH LAYERS | create TAG MODELFILE DIGEST]...
 #
 # $OLLAMA_HOST and $OLLAMA_MODELS say where that server listens and where the store is. A pull that was cut
-# goes on where it stopped. Of which Modelfile a model was made is written down once it is made.
+# goes on where it stopped. PATH is registry/namespace/model/tag, and LAYERS one sha256 of the digests that the
+# lock has of it, or "any". Of which Modelfile a model was made is written down once it is made.
 set -u
 ollama=$1; shift
 url=http://$OLLAMA_HOST
@@ -27,6 +28,27 @@ advice() { # REPLY
     *"i/o timeout"* | *"connection refused"* | *"no such host"*) echo " - behind a proxy set ollama.https_proxy" ;;
     esac
 }
+# One sha256 of the digests in a manifest.
+layers_of() {
+    grep -oE '"digest": *"sha256:[0-9a-f]{64}"' | grep -oE 'sha256:[0-9a-f]{64}' | sort -u | sha256sum | cut -c 1-64
+}
+other() {
+    fail "$1: $2 other layers than the lock. Run 'python -m plan lock --upgrade $1', or name one that has them"
+}
+# What the registry has under the name now, before it is pulled. Where it says nothing, what came is looked at.
+asked() { # TAG PATH LAYERS
+    rest=${2#*/}; where=${rest%/*}
+    manifest=$(curl --silent --fail --location --max-time 30 --header "Accept: $accept" \
+        "https://${2%%/*}/v2/$where/manifests/${2##*/}") || return 0
+    [ "$(printf '%s' "$manifest" | layers_of)" = "$3" ] || other "$1" "its registry has"
+}
+came() { # TAG PATH LAYERS
+    file=$(find "$OLLAMA_MODELS"/manifests* -type f -ipath "*/$2" | head -n 1)
+    [ "$(cat "${file:-/dev/null}" | layers_of)" != "$3" ] || return 0
+    request DELETE /api/delete "$1" >/dev/null
+    other "$1" "what was pulled has"
+}
+accept=application/vnd.docker.distribution.manifest.v2+json
 fail() { echo "error: $*"; exit 1; }
 
 until curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "$url/api/version"; do
@@ -37,11 +59,14 @@ done
 while [ $# -gt 1 ]; do
     case $1 in
     pull)
+        [ "$4" = any ] || asked "$2" "$3" "$4"
         echo "pulling $2"
         tell_progress "$2" & progress=$!
         reply=$(request POST /api/pull "$2")
         kill "$progress"; progress=
         case $reply in *'"status":"success"'*) ;; *) fail "$2 cannot be pulled: $reply$(advice "$reply")" ;; esac
+        [ "$4" = any ] || came "$2" "$3" "$4"
+        shift 2
         ;;
     remove)
         reply=$(request DELETE /api/delete "$2")

@@ -5,7 +5,7 @@ from typing import Any
 
 from plan import lock_make, uv
 from plan.host import EnvironmentPlan, HostPlan
-from plan.lock import File, Lock, Model, Wheel
+from plan.lock import File, Lock, Model, Tag, Wheel
 from plan.seen import Seen
 from plan.tokens import Tokens
 from tests import probes
@@ -46,7 +46,13 @@ def closure(
 
 def locked(*hosts: Seen, old: Lock | None = None, upgrades: tuple[str, ...] = ()) -> lock_make.Made:
     """The lock of these hosts."""
-    return lock_make.make(hosts, old, upgrades, listed, closure)
+    return lock_make.make(hosts, old, upgrades, listed, tag, closure)
+
+
+def tag(name: str, proxy: str | None = None) -> Tag:
+    """A model of Ollama's, of two layers."""
+    layers = {f"sha256:{1:064x}": 1, f"sha256:{2:064x}": 2}
+    return Tag(made_by="a manifest", manifest="c" * 64, layers=layers)
 
 
 def listed(plan: HostPlan, name: str, given: Tokens) -> Model:

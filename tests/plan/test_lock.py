@@ -15,7 +15,7 @@ from plan.host import HostPlan
 from plan.lock import Lock
 from plan.seen import Seen
 from tests.plan import locks, wheel_index
-from tests.plan.locks import BARE, GPU, ONE, closure, listed, locked
+from tests.plan.locks import BARE, GPU, ONE, closure, listed, locked, tag
 
 GPU_1 = Seen("gpu-1", ONE, GPU)
 GPU_2 = Seen("gpu-2", ONE, GPU)
@@ -108,8 +108,8 @@ class TestMadeAgain:
 
     def test_keeps_what_a_host_had_that_could_not_be_looked_at(self) -> None:
         hosts = [GPU_1, OLLAMA]
-        assert lock_make.make(hosts, self.first, (), listed, closure, complete=False).lock == self.first
-        assert "old" not in lock_make.make(hosts, self.first, (), listed, closure).lock.hosts
+        assert lock_make.make(hosts, self.first, (), listed, tag, closure, complete=False).lock == self.first
+        assert "old" not in lock_make.make(hosts, self.first, (), listed, tag, closure).lock.hosts
 
     def test_moves_one_package_when_told_to(self) -> None:
         made = locked(GPU_1, old=locked(GPU_1).lock, upgrades=("certifi==2026.11.1",))
@@ -280,13 +280,14 @@ class TestUv:
 class TestTheCommand:
     @pytest.fixture
     def inventory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr("plan.lock_make.make.__defaults__", ((), None, closure, True, None, None))
+        monkeypatch.setattr("plan.lock_make.make.__defaults__", ((), None, None, closure, True, None, None))
         folder = tmp_path / "probes"
         folder.mkdir()
         for seen in (GPU_1, OLLAMA):
             seen.save(folder)
         (tmp_path / "prod.py").write_text("prod = []\n")
         monkeypatch.setattr("plan.lock_models.listed", listed)
+        monkeypatch.setattr("plan.ollama_registry.listed", tag)
         return tmp_path / "prod.py"
 
     def test_writes_the_lock_beside_the_inventory(

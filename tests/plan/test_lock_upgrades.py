@@ -17,7 +17,7 @@ from tests.lab.hubs.modelscope import ModelScopeHandler
 from tests.lab.hubs.repository import Repository
 from tests.lab.hubs.wire import RequestLog, StandInServer
 from tests.plan import locks, wheel_index
-from tests.plan.locks import BARE, GPU, MODEL, ONE, closure, listed, locked
+from tests.plan.locks import BARE, GPU, MODEL, ONE, closure, listed, locked, tag
 from tests.plan.test_lock import index, releases_of
 
 __all__ = ["index"]
@@ -130,7 +130,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 class TestAModel:
     def lock(self, seen: Seen, old: Lock | None = None, *upgrades: str) -> lock_make.Made:
-        return lock_make.make([seen], old, upgrades, lock_models.listed, closure)
+        return lock_make.make([seen], old, upgrades, lock_models.listed, tag, closure)
 
     def test_stays_at_its_commit_until_it_is_upgraded(self, hub: Hub) -> None:
         first_commit = hub.commit(config="{}", weights="one")

@@ -326,7 +326,7 @@ class TestADeploy:
         pull = pull_command(self.run)
         assert f"--setenv=OLLAMA_HOST={role.PULL_ADDRESS}" in pull
         assert "--property=User=bringup" in pull
-        assert pulled(self.run)[-2:] == ["pull", TAG]
+        assert pulled(self.run)[-4:] == ["pull", TAG, "registry.ollama.ai/library/qwen2.5/0.5b", "any"]
 
 
 def test_a_host_as_planned_is_asked_once_and_sent_nothing() -> None:

@@ -137,7 +137,8 @@ class TestAModelOfAModelfile:
         assert run.files("small")[file].startswith(f"FROM {TAG}\n")
         (model,) = (tag for tag in planned(asked).ollama.tags if tag.model == "desk")  # type: ignore[union-attr]
         assert isinstance(model, CreatedPlan)
-        assert pulled(run)[-6:] == ["pull", TAG, "create", "desk", file, model.digest]
+        words = ["pull", TAG, "registry.ollama.ai/library/qwen2.5/0.5b", "any"]
+        assert pulled(run)[-8:] == [*words, "create", "desk", file, model.digest]
 
     def test_is_there_only_when_made_from_this_very_file(self, asked: dict[str, Any]) -> None:
         (service,) = planned(asked).services

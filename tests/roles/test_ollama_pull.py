@@ -1,0 +1,181 @@
+"""Pulls that are held to a lock: the program that pulls, the stand-in for Ollama, and its registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ops.render import TEMPLATES
+from plan import lock, lock_diff, lock_make, ollama_registry
+from plan.seen import Seen
+from tests.lab.hubs.ollama import registry
+from tests.plan import wheel_index
+from tests.plan.locks import closure, listed, locked
+from tests.roles.fleet import FakeHost, deploy
+from tests.roles.ollama_hosts import BARE, TAG, blobs, manifest, pulled, small, with_ollama
+
+PATH = "registry.ollama.ai/library/qwen2.5/0.5b"
+STAND_IN = Path(registry.__file__).with_name("stand_in")
+SEEN = Seen("@fake/small", small(), BARE)
+
+
+class Registry:
+    """The stand-in registry below `root`, at `url`."""
+
+    def __init__(self, root: Path, url: str) -> None:
+        self.root, self.url = root, url
+        registry.write(root)
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "registry.ollama.ai/v2/library/qwen2.5/manifests/0.5b"
+
+    def move(self) -> None:
+        """Another licence under the same name."""
+        found = json.loads(self.manifest.read_text())
+        blobs = self.manifest.parents[1] / "blobs"
+        found["layers"][-1] = registry.layer(f"{registry.KIND}license", b"Other words.", blobs)
+        self.manifest.write_text(json.dumps(found))
+
+    def layers(self) -> str:
+        """What the program is told of them."""
+        return ollama_registry.digest(self.tag().layers)
+
+    def tag(self, name: str = TAG, proxy: str | None = None) -> lock.Tag:
+        """What is listed of a model, over a transport that finds this registry under the real one's name."""
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            file = self.root / request.url.host / request.url.path.lstrip("/")
+            return httpx.Response(200, content=file.read_bytes()) if file.is_file() else httpx.Response(404)
+
+        return ollama_registry.listed(name, proxy, httpx.MockTransport(answer))
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Iterator[Registry]:
+    root = tmp_path / "registry"
+    root.mkdir()
+    with wheel_index.served(root) as url:
+        yield Registry(root, url.removesuffix("/simple"))
+
+
+class Host:
+    """A store, and the program that pulls into it."""
+
+    def __init__(self, root: Path, there: Registry, asks: bool) -> None:
+        self.store = root / "store"
+        home = root / "home"
+        shutil.copytree(STAND_IN, home / "stand_in")
+        (home / "version").write_text("0.40.2")
+        (home / "registries").write_text(there.url)
+        start = f"import sys; sys.path.insert(0, '{home}'); from stand_in.client import main; main()"
+        self.ollama = self._program(home / "ollama", f'exec {sys.executable} -I -c "{start}" "$@"')
+        # the real registry's name leads to the stand-in, or nowhere
+        base = f"{there.url}/registry.ollama.ai" if asks else "http://127.0.0.1:9"
+        self._program(
+            root / "bin" / "curl",
+            "for word; do shift; case $word in https://registry.ollama.ai*) "
+            f"word={base}${{word#https://registry.ollama.ai}} ;; esac; "
+            'set -- "$@" "$word"; done; exec /usr/bin/curl "$@"',
+        )
+        self.path = f"{root / 'bin'}:{os.environ['PATH']}"
+
+    def _program(self, path: Path, body: str) -> Path:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        return path
+
+    def pull(self, layers: str) -> subprocess.CompletedProcess[str]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        variables = {
+            "PATH": self.path,
+            "HOME": str(self.store.parent),
+            "OLLAMA_MODELS": str(self.store),
+            "OLLAMA_HOST": f"127.0.0.1:{port}",
+        }
+        program = TEMPLATES / "ollama" / "ollama_models.sh"
+        words = ["sh", str(program), str(self.ollama), "pull", TAG, PATH, layers]
+        # a file, because a child of the program that still sleeps would keep a pipe open
+        said = self.store.with_suffix(".log")
+        with said.open("w") as log:
+            done = subprocess.run(words, env=variables, stdout=log, stderr=log, timeout=120, check=False)
+        return subprocess.CompletedProcess(words, done.returncode, said.read_text(), "")
+
+    @property
+    def stored(self) -> bool:
+        return (self.store / "manifests" / PATH).is_file()
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["registry answers", "registry says nothing"])
+def test_the_layers_of_the_lock_are_pulled_and_no_others(there: Registry, tmp_path: Path, asks: bool) -> None:
+    layers = there.layers()
+    host = Host(tmp_path / "one", there, asks)
+    done = host.pull(layers)
+    assert (done.returncode, host.stored) == (0, True), done.stdout
+    there.move()
+    other = Host(tmp_path / "other", there, asks)
+    done = other.pull(layers)
+    whose = "its registry has" if asks else "what was pulled has"
+    assert done.returncode == 1
+    assert (
+        f"error: {TAG}: {whose} other layers than the lock. Run 'python -m plan lock --upgrade {TAG}', or "
+        "name one that has them" in done.stdout
+    )
+    assert not other.stored
+    assert other.pull("any").returncode == 0
+
+
+def test_a_lock_has_the_layers_until_the_model_is_upgraded(there: Registry) -> None:
+    first = lock_make.make([SEEN], None, (), listed, there.tag, closure).lock
+    assert first.hosts[SEEN.host].tags == [TAG]
+    assert len(first.tag[TAG].layers) == 4
+    assert lock.parse(lock.render(first, "fleet.py"), "fleet.lock") == first
+    there.move()
+    assert lock_make.make([SEEN], first, (), listed, there.tag, closure).lock == first
+    moved = lock_make.make([SEEN], first, (TAG,), listed, there.tag, closure).lock
+    assert list(lock_diff.lines(first, moved)) == ["@fake/small:", f"  model {TAG} has other layers"]
+
+
+def test_a_name_that_the_registry_has_not_is_in_no_lock_and_said(there: Registry) -> None:
+    there.manifest.unlink()
+    made = lock_make.make([SEEN], None, (), listed, there.tag, closure)
+    assert made.lock.tag == {}
+    assert "manifests/0.5b answered 404. Correct the model's name." in " ".join(made.notes)
+
+
+class TestADeploy:
+    held = locked(SEEN).lock
+    layers = ollama_registry.digest(held.tag[TAG].layers)
+
+    def test_pulls_the_layers_of_the_lock(self) -> None:
+        run = deploy(FakeHost("small", BARE, small()), lock=lock.render(self.held, "fleet.py"))
+        assert pulled(run)[-4:] == ["pull", TAG, PATH, self.layers]
+
+    def test_pulls_again_where_the_host_has_others(self) -> None:
+        version = str(self.held.hosts[SEEN.host].ollama).split()[0]
+        lines = (f"version {version}", manifest(PATH, 1, 2), *blobs(1, 2))
+        there = FakeHost("small", with_ollama(*lines), small())
+        run = deploy(there, lock=lock.render(self.held, "fleet.py"))
+        assert "start ollama-models" not in run.kinds("small")
+        older = with_ollama(lines[0], manifest(PATH, 1, 3), *blobs(1, 3))
+        run = deploy(dataclasses.replace(there, probe=older), lock=lock.render(self.held, "fleet.py"))
+        assert pulled(run)[-1] == self.layers
+
+    def test_refuses_a_model_that_the_lock_has_not(self) -> None:
+        other = small(model="qwen2.5:7b")
+        run = deploy(FakeHost("small", BARE, other), lock=lock.render(self.held, "fleet.py"))
+        assert run.kinds("small") == ["probe"]
+        assert "fleet.lock has no qwen2.5:7b for it. Run" in " ".join(run.output.split())
