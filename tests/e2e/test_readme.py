@@ -53,6 +53,8 @@ def test_every_command_of_the_readme_works_in_a_fresh_clone(fleet: None, clone: 
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         if command == "make demo":
             assert done.stdout.count("answer:") == 2
+            page = re.search(r"on one page: (\S+/report\.html)$", done.stdout, re.MULTILINE)
+            assert page and Path(page[1]).is_file()
 
 
 def test_the_inventory_of_the_readme_is_accepted(tmp_path: Path) -> None:

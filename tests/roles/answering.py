@@ -3,6 +3,7 @@
     pytest -p tests.roles.answering tests/verify --inventory INVENTORY
 
 $BRINGUP_TEST_ANSWERS names a JSON file: host -> [what the probe prints, what the collection prints].
+$BRINGUP_TEST_TRIPS names one that is written: host -> how often it was asked.
 """
 
 import json
@@ -19,15 +20,27 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Before the first host is considered; pyinfra may be imported by then."""
     from tests.verify import connection, fleet
 
+    trips: dict[str, int] = {}
+
+    def write_trips() -> None:
+        Path(os.environ["BRINGUP_TEST_TRIPS"]).write_text(json.dumps(trips))
+
+    session.config.add_cleanup(write_trips)
     answers: dict[str, tuple[str, str]] = json.loads(Path(os.environ["BRINGUP_TEST_ANSWERS"]).read_text())
 
     def connect(host: Any) -> Any:
         probe, collected = answers[host.name]
-        answer = SimpleNamespace(failed=False, stdout=probe, stderr="", rc=0)
-        backend = SimpleNamespace(pyinfra_host=SimpleNamespace(disconnect=lambda: None), collected=collected)
-        return SimpleNamespace(run=lambda _: answer, backend=backend)
+
+        def answer(text: str) -> Any:
+            trips[host.name] = trips.get(host.name, 0) + 1
+            return SimpleNamespace(failed=False, stdout=text, stderr="", rc=0)
+
+        backend = SimpleNamespace(pyinfra_host=SimpleNamespace(disconnect=lambda: None))
+        return SimpleNamespace(
+            run=lambda _: answer(probe), collect=lambda: answer(collected), backend=backend
+        )
 
     def run_with_input(host: Any, script: str, line: str) -> connection.Answer:
-        return connection.Answer(host.backend.collected, "", 0)
+        return connection.Answer(host.collect().stdout, "", 0)
 
     vars(fleet).update(connect=connect, run_with_input=run_with_input)

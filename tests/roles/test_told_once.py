@@ -122,7 +122,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "answers.json").write_text(json.dumps(answers))
     (folder / "fleet.py").write_text(f"fleet = {[(name, {}) for name in SABOTAGE]!r}\n")
     command = ("-m", "pytest", "-q", "-p", "tests.roles.answering", "-p", "no:cacheprovider", "tests/verify")
-    given = {"BRINGUP_TEST_ANSWERS": str(folder / "answers.json"), "BRINGUP_RUNS": str(folder)}
+    given = {
+        "BRINGUP_TEST_ANSWERS": str(folder / "answers.json"),
+        "BRINGUP_TEST_TRIPS": str(folder / "trips.json"),
+        "BRINGUP_RUNS": str(folder),
+    }
     done = subprocess.run(
         [
             sys.executable,
@@ -162,6 +166,10 @@ def test_each_trouble_is_told_in_one_sentence(reported: Mapping[str, HostReport]
         assert translated(sentence), f"{sentence} is not told in Chinese"
 
 
+def test_a_host_is_asked_twice_however_many_checks_it_has(folder: Path) -> None:
+    assert json.loads((folder / "trips.json").read_text()) == dict.fromkeys(SABOTAGE, 2)
+
+
 def test_every_check_has_its_sentence_in_the_junit_file(junit: ElementTree.Element) -> None:
     cases = junit.findall(".//testcase")
     found = [case.find(".//property[@name='check']") for case in cases]
@@ -184,3 +192,18 @@ def test_what_stands_on_a_driver_that_is_not_loaded_is_skipped_with_that_cause(
     checks = {check.name: check for check in reported["module not loaded"].checks}
     for name in ("nvidia smi answers", "driver waits for nothing", "every gpu on the bus is driven"):
         assert checks[name].outcome == "skipped" and checks[name].cause, checks[name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "No inventory given: pytest tests/verify --inventory inventories/prod.py"),
+        (["--inventory", "nowhere.py"], "nowhere.py: there is no such inventory."),
+    ],
+    ids=["none", "away"],
+)
+def test_without_an_inventory_nothing_could_be_checked(arguments: list[str], sentence: str) -> None:
+    command = [sys.executable, "-m", "pytest", "tests/verify", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(sentence)

@@ -80,12 +80,12 @@ def test_the_running_server_has_the_planned_version(archive: Archive, api: Api) 
     assert version == archive.version
 
 
-def test_ollama_list_shows_the_model(
+def test_ollama_says_its_version_and_lists_the_model(
     ollama_service: ServicePlan, archive: Archive, serving: ServicePlan, host: testinfra.host.Host
 ) -> None:
-    listed = host.run(
-        f"OLLAMA_HOST={serving.inner_url} HOME=/nonexistent {archive.directory}/bin/ollama list"
-    ).stdout
+    program = f"OLLAMA_HOST={serving.inner_url} HOME=/nonexistent {archive.directory}/bin/ollama"
+    version, _, listed = host.run(f"{program} -v; echo; {program} list").stdout.partition("\n\n")
+    assert archive.version in version, f"`ollama -v` says {version.strip()!r}, planned is {archive.version}"
     names = {whole_name(line.split()[0]) for line in listed.splitlines()[1:] if line.strip()}
     assert whole_name(serving.model.model) in names, f"`ollama list` of {serving.unit} shows {sorted(names)}"
 
