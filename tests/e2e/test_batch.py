@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900), pytest.mark.usefixtures
 
 HOST = HOSTS[1]
 ANSWERS = "/var/lib/bringup/batch/bulk/answers.jsonl"
-REQUESTS = 300
+REQUESTS = 120
 START_SECONDS = 600
 
 

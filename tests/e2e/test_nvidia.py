@@ -19,7 +19,7 @@ import pytest
 from tests.e2e.deploys import PYINFRA, Run
 from tests.e2e.test_lab_machines import own_lab
 from tests.e2e.test_proof import verify
-from tests.lab import gpus, machines
+from tests.lab import compiled, gpus, machines
 from tests.lab.gpus import Pretended
 from tests.lab.layout import REPOSITORY, Lab
 
@@ -104,6 +104,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             lab=lab,
         )
         assert ready.returncode == 0, ready.stderr
+        compiled.take_over(HOST, lab)
         gpus.put_on(HOST, BARE, after_reboot=BARE, lab=lab)
         site = Site(lab, tmp_path_factory.mktemp("inventories"), [])
         site.bare.extend(site.packages())
@@ -133,6 +134,7 @@ def test_the_module_is_built_for_the_kernel_that_boots_next_and_the_host_waits_f
     assert "installed" in site.on_host(f"dkms status -k {kernel}")
     assert site.on_host(f"lsinitramfs /boot/initrd.img-{kernel} | grep bringup-nvidia.conf")
     assert site.on_host("cat /run/bringup/reboot-pending").startswith("the kernel that runs")
+    compiled.keep(HOST, site.lab)
 
 
 def test_a_second_run_changes_nothing_and_says_what_it_waits_for(site: Site) -> None:
