@@ -18,6 +18,8 @@ from plan.settings import Settings
 # Where the lock of this run's inventory would lie, and what is in it once it was read.
 _path: list[Path] = []
 _read: dict[Path, Lock | PlanError] = {}
+# Host -> digest of its part of the lock, where its plan is held to that.
+_held: dict[str, str] = {}
 
 
 def use_beside(inventory: str | None) -> None:
@@ -62,6 +64,7 @@ def planned(host: Host, wanted: Settings, probe: Probe, facts: Facts, pins: Pins
     Raises:
         PlanError: there is no plan, or it drifts from the lock.
     """
+    _held.pop(host.name, None)
     held = _lock()
     if held is None:
         return plan_host(host.name, wanted, probe, facts, pins)
@@ -69,12 +72,32 @@ def planned(host: Host, wanted: Settings, probe: Probe, facts: Facts, pins: Pins
     try:
         plan = plan_host(host.name, locking.held(wanted, host.name, held), probe, facts, pins)
         plan = locking.apply(plan, wanted, probe, held, _path[0].name)
+        _held[host.name] = locking.digest(host.name, held)
         return bundled.apply(plan, wanted, held, place) if place else plan
     except PlanError:
         # a bundle has what the lock has, and nothing for a plan of its own
         if place or not _may_leave(host):
             raise
         return plan_host(host.name, wanted, probe, facts, pins)
+
+
+def seen_apart(host: Host, wanted: Settings, probe: Probe, facts: Facts) -> tuple[HostPlan, str]:
+    """The host's plan for who only looks: where it drifts from the lock its own, and the sentence of that.
+
+    Raises:
+        PlanError: there is no plan at all.
+    """
+    try:
+        return planned(host, wanted, probe, facts), ""
+    except PlanError as error:
+        if wanted.sources.bundle:
+            raise
+        return plan_host(host.name, wanted, probe, facts), " ".join(error.sentences)
+
+
+def digest(name: str) -> str:
+    """What changes with the part of the lock that a host's plan is held to; empty where none is."""
+    return _held.get(name, "")
 
 
 def _lock() -> Lock | None:

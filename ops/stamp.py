@@ -10,7 +10,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from ops import files
+from ops import files, locks
 from ops.planning import layers
 from ops.version import version
 from plan import settings, stamp
@@ -61,6 +61,7 @@ def _stamp(plan: HostPlan, time: str) -> stamp.Stamp:
         settings=settings_digest(settings.read(layers(host))),
         plan=stamp.lasting(plan),
         files=_files(files.meant(host.name)),
+        lock=locks.digest(host.name),
     )
 
 

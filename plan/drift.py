@@ -57,7 +57,7 @@ class Difference:
 
 
 def differences(
-    plan: HostPlan, probe: Probe, seen: Seen, settings: str, version: str
+    plan: HostPlan, probe: Probe, seen: Seen, settings: str, version: str, lock: str = ""
 ) -> tuple[Difference, ...]:
     """All differences of one host.
 
@@ -67,6 +67,7 @@ def differences(
         seen: what was seen beyond that.
         settings: digest of the settings of today, as the stamp has that of its own.
         version: of this program.
+        lock: digest of what the lock has for the host today, as the stamp has that of its own.
     """
     if seen.stamp is None:
         sentence = (
@@ -79,7 +80,7 @@ def differences(
         sentence = f"{stamps.FILE} cannot be read as a stamp: it was edited on the host. Deploy again."
         return (Difference(stamps.FILE, "host", sentence),)
     return (
-        *_decisions(stamp, plan, settings, version),
+        *_decisions(stamp, plan, (settings, lock), version),
         *_cards(stamp, plan, probe),
         *_files(stamp, probe, seen),
         *_environment(plan, probe),
@@ -90,11 +91,14 @@ def differences(
     )
 
 
-def _decisions(stamp: Stamp, plan: HostPlan, settings: str, version: str) -> Iterator[Difference]:
+def _decisions(stamp: Stamp, plan: HostPlan, asked: tuple[str, str], version: str) -> Iterator[Difference]:
     """Where the plan of today is another than the one that was deployed."""
     mover: Mover = "settings"
     now, fix = "the settings now give", "Deploy to bring it to the host."
-    if stamp.settings == settings:
+    settings, lock = asked
+    if stamp.settings == settings and stamp.lock != lock:
+        now = "the lock now gives" if lock else "without the lock the settings give"
+    elif stamp.settings == settings:
         mover = "program" if stamp.version != version else "host"
         now = f"bringup {version} now decides" if mover == "program" else "what the host is now leads to"
     for path, before, after in _leaves("", stamp.plan, stamps.lasting(plan)):

@@ -88,6 +88,21 @@ def unset(part: Part, **values: str | None) -> Part:
     return part.model_copy(update={name: value for name, value in values.items() if not getattr(part, name)})
 
 
+def digest(host: str, lock: Lock) -> str:
+    """Twelve hex digits that change with what the lock has for a host, and not with how that came about."""
+    entry = lock.hosts[host]
+    stack = lock.stack[entry.stack] if entry.stack else None
+    driver = lock.driver.get(entry.driver or "")
+    parts = [
+        entry.model_dump(),
+        stack.model_dump(exclude={"made_by", "resolved", "instead_of"}) if stack else None,
+        driver.model_dump(exclude={"made_by"}) if driver else None,
+        [lock.model[name].model_dump(exclude={"made_by"}) for name in entry.models],
+        [lock.tag[name].layers for name in entry.tags],
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def apply(plan: HostPlan, settings: Settings, probe: Probe, lock: Lock, name: str) -> HostPlan:
     """The plan with what the lock holds in its place.
 

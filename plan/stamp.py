@@ -55,6 +55,7 @@ class Stamp:
         settings: digest of the settings, which hold no secret.
         plan: the host's plan, without what follows from the moment.
         files: path -> the file as it was written.
+        lock: digest of the host's part of the lock; empty where the plan was held to none.
     """
 
     version: str
@@ -62,6 +63,7 @@ class Stamp:
     settings: str
     plan: Mapping[str, Any]
     files: Mapping[str, StampedFile]
+    lock: str = ""
 
     def text(self) -> str:
         """The file's content: `time` stands on a line of its own, where the probe finds it."""

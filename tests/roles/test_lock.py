@@ -1,13 +1,22 @@
 """A deploy beside a lock: it installs what the lock has, refuses to leave it, and then has nothing to do."""
 
 import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import pytest
+from pyinfra.api.inventory import Inventory
 
-from plan import lock, locking, settings
+from ops import locks
+from ops.stamp import settings_digest
+from plan import lock, locking, model_facts, settings, stamp
 from plan.decide import plan_host
+from plan.drift import Seen as Looked
+from plan.drift import differences
 from plan.host import HostPlan
 from plan.lock import Lock
+from plan.probe import parse
 from plan.seen import Seen
 from tests.plan.locks import GPU, MODEL, ONE, locked
 from tests.roles import commits
@@ -127,6 +136,56 @@ def test_relock_lets_a_host_drift_and_resolve_for_itself() -> None:
     run = deploy(FakeHost("gpu", GPU, ONE | MORE), lock=TEXT, options=("-y", "--data", "relock=true"))
     assert run.code == 0, run.output
     assert "start resolve" in run.kinds("gpu")
+
+
+class TestALaterLook:
+    """What the checks of a fleet say of a host that was deployed beside a lock."""
+
+    def said(self, folder: Path, data: dict[str, Any], run: Run, plan: HostPlan, held: Lock) -> list[str]:
+        """The sentences for the host of this run, which was deployed by this plan."""
+        there = parse(served(GPU, list[Exec](run.execs["gpu"]), plan))
+        # each look at a folder of its own: a lock is read once
+        inventory = Path(tempfile.mkdtemp(dir=folder)) / "fleet.py"
+        inventory.touch()
+        inventory.with_suffix(".lock").write_text(lock.render(held, "fleet.py"))
+        (host,) = Inventory(([("@fake/gpu", data)], {}))  # type: ignore[no-untyped-call]
+        wanted = settings.read([data, {"sources": {"models": commits.url()}}])
+        locks.use_beside(str(inventory))
+        try:
+            looked, apart = locks.seen_apart(host, wanted, there, model_facts.kept(there))
+            digest = locks.digest(host.name)
+        finally:
+            locks.use_beside(None)
+        text = run.files("gpu")[stamp.FILE]
+        deployed = stamp.parse(text)
+        assert deployed
+        seen = Looked(text, hashes={})
+        found = differences(looked, there, seen, settings_digest(wanted), deployed.version, digest)
+        # what the probe of this test does not know: files, and where a model came from
+        known = [one for one in found if not one.about.startswith("/") and ".endpoint" not in one.about]
+        about = [one.sentence for one in known]
+        return [*([apart] if apart else []), *about]
+
+    def test_finds_nothing_where_the_lock_is_as_it_was(self, first: Run, tmp_path: Path) -> None:
+        assert self.said(tmp_path, ONE, first, applied(HELD), HELD) == []
+
+    def test_names_the_lock_where_that_has_moved(self, first: Run, tmp_path: Path) -> None:
+        moved = locked(SEEN, old=HELD, upgrades=("certifi==2026.11.1",)).lock
+        sentences = self.said(tmp_path, ONE, first, applied(HELD), moved)
+        assert [
+            one for one in sentences if one.startswith("environment.locked: ") and "the lock now gives" in one
+        ]
+
+    def test_says_that_a_relocked_host_stands_apart_and_nothing_else(self, tmp_path: Path) -> None:
+        data = ONE | MORE
+        run = deploy(FakeHost("gpu", GPU, data), lock=TEXT, options=("-y", "--data", "relock=true"))
+        wanted = settings.read([data, {"sources": {"models": commits.url()}}])
+        own = plan_host("@fake/gpu", wanted, SEEN.parsed(), pins=commits.pins(wanted))
+        (sentence,) = self.said(tmp_path, data, run, own, HELD)
+        assert sentence.startswith("lock: fleet.lock has no tabulate for it, and its plan has 0.9.0. Run")
+        # a lock that was made anew takes it up again
+        renewed = locked(dataclasses.replace(SEEN, data=data), old=HELD).lock
+        assert "the lock now gives" in " ".join(self.said(tmp_path, data, run, own, renewed))
 
 
 def test_a_lock_that_is_damaged_is_left_by_nobody() -> None:

@@ -37,6 +37,9 @@ class Planned:
     plan: HostPlan = field(repr=False)
     key: SecretStr | None
     settings: str = ""
+    lock: str = ""
+    # why it is no plan of the lock's, though there is one
+    apart: str = ""
 
 
 @dataclass
@@ -100,12 +103,15 @@ def _plan(host: Host) -> Planned:
     seen = probe.parse(answer.stdout)
     wanted = settings.read(layers(host))
     key = secrets.api_key(wanted.access)
+    plan, apart = locks.seen_apart(host, wanted, seen, model_facts.kept(seen))
     return Planned(
         connection,
         seen,
-        locks.planned(host, wanted, seen, model_facts.kept(seen)),
+        plan,
         SecretStr(key) if key is not None else None,
         settings_digest(wanted),
+        locks.digest(host.name),
+        apart,
     )
 
 
@@ -140,4 +146,6 @@ def _differences(planned: Planned, gathered: Evidence) -> tuple[Difference, ...]
         drop_ins={unit: text["DropInPaths"] for unit, text in units.items() if text.get("DropInPaths")},
         hashes={directory: gathered.hashes(directory) for directory in directories},
     )
-    return differences(planned.plan, planned.probe, seen, planned.settings, version())
+    found = differences(planned.plan, planned.probe, seen, planned.settings, version(), planned.lock)
+    apart = [Difference("lock", "settings", planned.apart)] if planned.apart else []
+    return (*apart, *found)
