@@ -55,7 +55,12 @@ def _offers(host: Host, wanted: Settings, probe: Probe, facts: str) -> str:
     if not plan.driver.maintained or plan.driver.manager != "apt":
         return ""
     burn_in = plan.burn_in.packages if plan.burn_in and plan.burn_in.level else ()
-    driver = dataclasses.replace(plan.driver, beside=(*plan.driver.beside, *burn_in))
+    driver = dataclasses.replace(
+        plan.driver,
+        beside=(*plan.driver.beside, *burn_in),
+        # what is installed is what a bundle shall have
+        pinned=plan.driver.pinned or (None if plan.driver.work.install else plan.driver.version),
+    )
     script = render("nvidia/offers.sh", plan=plan_text(plan, driver), mirror=plan.apt_sources or "")
     asked, output = host.run_shell_command(StringCommand(script), **Remote.own(host))
     if asked:

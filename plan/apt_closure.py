@@ -37,8 +37,8 @@ apt-get -qq "$@" --assume-yes --no-install-recommends -s install {" ".join(NAMES
 """
 
 
-def parse(text: str) -> Packages:
-    """The packages of an answer to `QUESTION`.
+def parse(text: str, made_by: str = f"apt-get install {' '.join(NAMES)} on a bare system") -> Packages:
+    """The packages of an answer to `QUESTION`, or of one that was made like it.
 
     Raises:
         PlanError: it is no such answer, or lacks the hash of a package.
@@ -58,7 +58,7 @@ def parse(text: str) -> Packages:
         ) from None
     if not found:
         raise PlanError(["packages: apt knows none. Look at the host's package sources."])
-    return Packages(made_by=f"apt-get install {' '.join(NAMES)} on a bare system", files=found)
+    return Packages(made_by=made_by, files=found)
 
 
 def _urls(text: str) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@
     ollama/vVERSION/FILE             Ollama's releases
     models/ORG/NAME/COMMIT/PATH      models, each with its manifest
     packages/SYSTEM-CPU/FILE         the distribution's packages, with the index that apt or dnf reads
+    packages/DRIVER/FILE             likewise, with all that a driver needs
     SHA256SUMS                       every file's hash; `sha256sum --check SHA256SUMS` reads it
 
 Two files of one name lie in directories of their own, named by their hashes.
@@ -96,10 +97,11 @@ def _of_host(lock: Lock, host: Host) -> Iterator[File]:
         folder = f"models/{name.partition('@')[0]}/{model.commit}"
         for path, file in model.files.items():
             yield File("models", f"{folder}/{path}", name, file.sha256, file.size)
-    if host.packages:
-        for name, package in lock.packages[host.packages].files.items():
-            path = f"packages/{folder_of(host.packages)}/{name}"
-            yield File("packages", path, host.packages, package.sha256, package.size)
+    # a driver's packages are called as the driver is
+    for packages in (host.packages or "", host.driver or ""):
+        for name, package in lock.packages[packages].files.items() if packages in lock.packages else ():
+            path = f"packages/{folder_of(packages)}/{name}"
+            yield File("packages", path, packages, package.sha256, package.size)
 
 
 def _of_stack(name: str, stack: Stack) -> Iterator[File]:

@@ -9,7 +9,7 @@ STAGED = "/var/cache/bringup/bundle"
 SERVER_UNIT = "bringup-bundle-server.service"
 SERVER_UNIT_FILE = f"/etc/systemd/system/{SERVER_UNIT}"
 SERVER_DIRECTORY = "/etc/bringup/bundle-server"
-Group = Literal["environment", "ollama", "models", "packages"]
+Group = Literal["environment", "ollama", "models", "packages", "driver"]
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,14 @@ class BundlePlan:
         place: the directory on the host, `operator:DIRECTORY`, or a URL.
         wanted: what each part of the deploy needs, a line a file: its name, then the hashes that it may
             have, or `=PATH` where nothing but its path in the bundle is known.
-        repository: the text of dnf's repository file; None where the host has apt, or needs no package.
+        repository: the text of dnf's repository file; None where the host has apt.
+        driver_sources: apt's list of the driver's packages; None where the bundle has none for this host.
     """
 
     place: str
     wanted: Mapping[Group, tuple[str, ...]]
     repository: str | None = None
+    driver_sources: str | None = None
 
     @property
     def kind(self) -> Literal["host", "operator", "url"]:

@@ -9,7 +9,8 @@ from plan.bundle import File
 from plan.bundle_plan import BundlePlan, BundleServer, Group, directory_of
 from plan.errors import PlanError
 from plan.host import HostPlan
-from plan.lock import Lock
+from plan.lock import Host, Lock
+from plan.nvidia_plan import DriverPlan
 from plan.probe import Probe
 from plan.probe_models import MANIFEST
 from plan.sections import Settings
@@ -72,38 +73,60 @@ def apply(plan: HostPlan, settings: Settings, lock: Lock, place: str) -> HostPla
     Raises:
         PlanError: it needs what no bundle has.
     """
-    if plan.driver.action == "install" and plan.driver.work.install and not settings.sources.nvidia:
-        raise PlanError(
-            [
-                "sources.bundle: it has no NVIDIA driver, and this host lacks one. Set sources.nvidia to a "
-                "mirror that the host reaches, or install the driver by hand and set driver.managed to False."
-            ]
-        )
-    files = bundle.of_host(lock, plan.host)
     entry = lock.hosts[plan.host]
     if plan.package_manager == "apt" and not entry.packages:
         raise PlanError(
             ["sources.bundle: the lock lacks the packages of this host's system. Run `python -m plan lock`."]
         )
+    plan = dataclasses.replace(plan, driver=_driver(plan.driver, settings, entry.driver in lock.packages))
+    bundle_plan = BundlePlan(place, _wanted(lock, entry, bundle.of_host(lock, plan.host)))
+    folder = f"{directory_of(place)}/packages"
+    system = f"{folder}/{bundle.folder_of(entry.packages)}" if entry.packages else None
+    driver = f"{folder}/{bundle.folder_of(entry.driver)}" if entry.driver in lock.packages else None
+    if plan.package_manager == "dnf":
+        directories = {"packages": system, "driver": driver}
+        repository = dnf.repository({name: path for name, path in directories.items() if path})
+        bundle_plan = dataclasses.replace(bundle_plan, repository=repository)
+        return dataclasses.replace(plan, bundle=bundle_plan, apt_sources=None)
+    bundle_plan = dataclasses.replace(bundle_plan, driver_sources=_apt_list(driver) if driver else None)
+    return dataclasses.replace(plan, bundle=bundle_plan, apt_sources=_apt_list(str(system)))
+
+
+def _driver(driver: DriverPlan, settings: Settings, has_it: bool) -> DriverPlan:
+    if has_it:
+        return dataclasses.replace(driver, repository=None, stream=None)
+    if driver.action == "install" and driver.work.install and not settings.sources.nvidia:
+        raise PlanError(
+            [
+                "sources.bundle: the lock has no packages of the NVIDIA driver, which this host lacks. Run "
+                "`python -m plan lock --upgrade driver` where they can be had, or set sources.nvidia to a "
+                "mirror that the host reaches."
+            ]
+        )
+    return driver
+
+
+def _apt_list(directory: str) -> str:
+    """apt's list of one directory; whatever is taken from there was checked against the lock before."""
+    head = "# Written by bringup from sources.bundle; edits are overwritten."
+    return f"{head}\ndeb [trusted=yes] file:{directory} ./\n"
+
+
+def _wanted(lock: Lock, entry: Host, files: list[File]) -> dict[Group, tuple[str, ...]]:
+    """What each part of a deploy needs, as `BundlePlan` has it."""
     wanted: defaultdict[Group, list[str]] = defaultdict(list)
     for file in files:
-        wanted[GROUPS[file.kind]].append(f"{file.path} {file.sha256 or f'={file.path}'}")
-    for path in _made(files):
-        wanted[GROUPS["models" if bundle.is_manifest(path) else "packages"]].append(f"{path} ={path}")
+        group: Group = "driver" if file.of == entry.driver else GROUPS[file.kind]
+        wanted[group].append(f"{file.path} {file.sha256 or f'={file.path}'}")
+    for driver in (True, False):
+        part = [file for file in files if (file.of == entry.driver) == driver]
+        for path in _made(part):
+            group = "models" if bundle.is_manifest(path) else "driver" if driver else "packages"
+            wanted[group].append(f"{path} ={path}")
     if entry.stack:
         uv = lock.stack[entry.stack].uv
         wanted["environment"].append(f"uv-{uv.version} {' '.join(uv.sha256)}")
-    groups = {group: tuple(lines) for group, lines in sorted(wanted.items())}
-    folders = {"packages": bundle.folder_of(entry.packages)} if entry.packages else {}
-    directories = {name: f"{directory_of(place)}/packages/{folder}" for name, folder in folders.items()}
-    if plan.package_manager == "dnf":
-        repository = dnf.repository(directories) if directories else None
-        return dataclasses.replace(plan, bundle=BundlePlan(place, groups, repository), apt_sources=None)
-    # whatever apt takes from there was checked against the lock before
-    head = "# Written by bringup from sources.bundle; edits are overwritten."
-    lines = [f"deb [trusted=yes] file:{directory} ./" for directory in directories.values()]
-    text = "\n".join([head, *lines, ""])
-    return dataclasses.replace(plan, bundle=BundlePlan(place, groups), apt_sources=text)
+    return {group: tuple(lines) for group, lines in sorted(wanted.items())}
 
 
 def _made(files: Iterable[File]) -> Iterator[str]:
@@ -131,7 +154,9 @@ def needed(plan: HostPlan, probe: Probe, environment: bool) -> tuple[Group, ...]
         "environment": environment,
         "ollama": bool(archive and archive.version not in probe.ollama.versions),
         "models": bool(missing),
-        "packages": bool(packages),
+        # apt reads the lists of both for a driver
+        "packages": bool(packages) or bool(plan.driver.work.install),
+        "driver": bool(plan.driver.work.install),
     }
     return tuple(group for group, is_needed in groups.items() if is_needed and plan.bundle.wanted.get(group))
 

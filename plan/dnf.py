@@ -18,6 +18,8 @@ def repository(directories: dict[str, str]) -> str:
     stanzas = [
         f"[bringup-{name}]\nname={name} of sources.bundle\nbaseurl=file://{directory}\n"
         "enabled=1\ngpgcheck=0\nrepo_gpgcheck=0\nmodule_hotfixes=1\nmetadata_expire=1\n"
+        # what this deploy does not take need not have been brought
+        "skip_if_unavailable=1\n"
         for name, directory in directories.items()
     ]
     return "\n".join(["# Written by bringup from sources.bundle; edits are overwritten.", *stanzas])

@@ -264,7 +264,7 @@ class _Work:
                 ollama=ollama,
                 models=found,
                 tags=[one for one in lock_tags.names(wish.plan) if one in tags],
-                driver=self._driver(wish, drivers),
+                driver=self._driver(wish, drivers, packages),
                 packages=self._packages(wish.seen, packages),
             )
         lock = Lock(
@@ -293,7 +293,7 @@ class _Work:
                 self.notes.append(f"{seen.host}: not in the lock: {' '.join(error.sentences)}")
         return name if name in known else None
 
-    def _driver(self, wish: _Wish, known: dict[str, Driver]) -> str | None:
+    def _driver(self, wish: _Wish, known: dict[str, Driver], packages: dict[str, Packages]) -> str | None:
         """The name of a host's driver: that of the old lock while it fits, or as the host says."""
         plan, probe = wish.plan.driver, wish.seen.parsed()
         entry = self.old.hosts.get(wish.seen.host) if self.old else None
@@ -301,12 +301,14 @@ class _Work:
         stays = there and there.packages and "driver" not in self.names
         if there and entry and entry.driver and stays and not any(nvidia_pins.drift(plan, there)):
             known[entry.driver] = nvidia_pins.joined(known.get(entry.driver), there)
+            nvidia_pins.add_closure(packages, entry.driver, self.old, wish.seen.driver)
             return entry.driver
         found = nvidia_pins.pins(plan, probe, wish.seen.driver)
         if found is None:
             return None
         name = nvidia_pins.name(found, plan, probe)
         known[name] = nvidia_pins.joined(known.get(name), found)
+        nvidia_pins.add_closure(packages, name, None, wish.seen.driver)
         if wish.seen.driver.startswith("problem "):
             why = wish.seen.driver.removeprefix("problem ").strip()
             self.notes.append(f"{wish.seen.host}: the driver is in the lock without its packages: {why}")
@@ -349,19 +351,19 @@ class _Work:
                 lock.driver.setdefault(entry.driver, self.old.driver[entry.driver])
             for name in entry.tags:
                 lock.tag.setdefault(name, self.old.tag[name])
+            if entry.driver in self.old.packages:
+                lock.packages.setdefault(entry.driver, self.old.packages[entry.driver])
             for name in entry.models:
                 lock.model.setdefault(name, self.old.model[name])
         return lock
 
     def _notes(self) -> Iterator[str]:
         yield from self.notes
-        said = set()
-        for wish in self.wishes.values():
-            for refused, why in wish.instead_of.items():
-                note = f"{_vllm(wish)} instead of {refused}, which cannot be resolved: {why}"
-                if note not in said:
-                    said.add(note)
-                    yield note
+        yield from dict.fromkeys(
+            f"{_vllm(wish)} instead of {refused}, which cannot be resolved: {why}"
+            for wish in self.wishes.values()
+            for refused, why in wish.instead_of.items()
+        )
 
 
 def _unpinned(plan: HostPlan) -> HostPlan:

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from plan.lock import Driver
+from plan import apt_closure
+from plan.errors import PlanError
+from plan.lock import Driver, Lock, Packages
 from plan.nvidia_plan import DriverPlan
 from plan.nvidia_work import belongs
 from plan.probe import Probe
@@ -41,6 +43,24 @@ def _installed(probe: Probe) -> dict[str, str]:
 def _offered(text: str) -> dict[str, str]:
     found = re.findall(r"(?m)^package (\S+) (\S+)$", text)
     return {name: version for name, version in found if belongs(name)}
+
+
+def closure(offers: str) -> Packages | None:
+    """The driver's packages with all that they need on a bare system; None where nobody said them."""
+    if not _release(offers):
+        return None
+    try:
+        return apt_closure.parse(offers, "what its package source has of the driver, on a bare system")
+    except PlanError:
+        return None
+
+
+def add_closure(known: dict[str, Packages], name: str, old: Lock | None, offers: str) -> None:
+    """Adds a driver's files by its name: those of the old lock, else what the host says."""
+    found = (old.packages.get(name) if old else None) or closure(offers)
+    if found:
+        there = known[name].files if name in known else {}
+        known[name] = found.model_copy(update={"files": {**found.files, **there}})
 
 
 def _release(text: str) -> str | None:

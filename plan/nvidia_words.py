@@ -2,7 +2,7 @@
 
 import shlex
 
-from plan import apt
+from plan import apt, dnf
 from plan.host import HostPlan
 from plan.nvidia_plan import DriverPlan
 
@@ -31,6 +31,7 @@ def plan_text(plan: HostPlan, driver: DriverPlan) -> str:
         "key_hash": repository.key_hash if repository else "",
         "key_short": repository.key_hash[-8:] if repository else "",
         "apt_options": " ".join(options),
+        "dnf_options": " ".join(dnf.options()) if plan.bundle and plan.bundle.repository else "",
         "apt_lists": LISTS if plan.apt_sources else "/etc/apt/sources.list.d",
         "headers": " ".join(driver.headers),
         "kernels": " ".join(driver.kernels),

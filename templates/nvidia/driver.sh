@@ -51,7 +51,7 @@ module_release() {
 }
 loaded_release() { cat /sys/module/nvidia/version 2>/dev/null || true; }
 
-dnf_() { dnf --quiet --assumeyes --setopt=install_weak_deps=False "$@"; }
+dnf_() { dnf --quiet --assumeyes --setopt=install_weak_deps=False ${dnf_options:-} "$@"; }
 
 fetch() {
     curl --fail --silent --show-error --location --retry 5 --retry-delay 2 --connect-timeout 20 --output "$2" "$1" ||

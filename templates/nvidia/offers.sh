@@ -2,6 +2,7 @@
 # What the package sources would give this host as its driver, as if nothing were installed. On its output:
 #   release 580.95.05            the driver's
 #   package libcuda1 580.95.05-1 each package that would come, the driver's and others
+# and where each of these is, with its hash, as plan/apt_closure.py reads it.
 # It changes nothing: its lists and its key lie in a directory under /tmp, which it removes.
 set -eu
 LC_ALL=C
@@ -64,11 +65,14 @@ offers() {
         exactly=$(apt_exact "$name" "$planned") || exit 1
         wanted="$wanted $exactly"
     done
-    for name in $optional $beside; do
+    for name in $optional $beside $headers; do
         if apt-cache $apt_options show "$name" >/dev/null 2>&1; then wanted="$wanted $name"; fi
     done
     apt_resolve $wanted
     echo "release $planned"
     sed -n 's/^Inst \([^ ]*\) (\([^ ]*\) .*/package \1 \2/p' "$said"
+    sed -n 's/^Inst \([^ ]*\) (\([^ ]*\) .*/\1=\2/p' "$said" >"$folder/all"
+    apt --print-uris install $wanted
+    xargs apt-cache $apt_options show <"$folder/all" | grep -E '^(Filename|Size|SHA256):'
 }
 offers

@@ -62,7 +62,7 @@ dnf_install() {
         wanted="$wanted $name-$(locked "$name" || echo "$planned")"
     done
     remember
-    quietly dnf versionlock delete $(belonging) || true
+    quietly dnf_ versionlock delete $(belonging) || true
     # the open and the proprietary modules conflict: one replaces the other
     if ! quietly eval "dnf_ install --allowerasing $wanted $beside"; then
         problem=$(grep -m 1 -E 'nothing provides|Unable to find a match|cannot install|conflicts with' "$said" |
@@ -124,7 +124,7 @@ put_back() {
     case $manager in
     apt) quietly apt install $(sed 's/ /=/' "$state/previous") $(for name in $extra; do echo "$name-"; done) ;;
     dnf)
-        quietly dnf versionlock delete $(belonging) || true
+        quietly dnf_ versionlock delete $(belonging) || true
         if [ "$stream" ]; then
             quietly dnf_ module reset nvidia-driver || true
             quietly dnf_ module enable "nvidia-driver:${old%%.*}-$flavour" || true
@@ -173,7 +173,7 @@ initramfs() {
 hold() {
     case $manager in
     apt) quietly apt-mark hold $(belonging) ;;
-    dnf) quietly dnf versionlock delete $(belonging) || true; quietly dnf versionlock add $(belonging) ;;
+    dnf) quietly dnf_ versionlock delete $(belonging) || true; quietly dnf_ versionlock add $(belonging) ;;
     esac || fail "what belongs to it could not be held: $(tail -n 1 "$said")"
 }
 install() {

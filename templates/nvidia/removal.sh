@@ -17,7 +17,7 @@ remove() {
         [ -z "$unneeded" ] || quietly apt purge $unneeded || fail "what came along cannot be removed: $(tail -n 1 "$said")"
         ;;
     dnf)
-        quietly dnf versionlock delete $(belonging) || true
+        quietly dnf_ versionlock delete $(belonging) || true
         [ -z "$mine" ] || quietly dnf_ remove $mine || fail "its packages cannot be removed: $(tail -n 1 "$said")"
         # what came along goes too, unless something else has come to need it: then rpm refuses
         while :; do

@@ -12,7 +12,8 @@ apt_key() {
     rm -rf "$scratch"
 }
 apt_repository() {
-    if [ "$source" = nvidia ]; then
+    # a bundle has it where apt looks already
+    if [ "$source" = nvidia ] && [ "$repository" ]; then
         apt_key
         # the key that NVIDIA withdrew
         rm -f /etc/apt/trusted.gpg.d/*7fa2af80*
@@ -54,7 +55,7 @@ apt_components() {
     if [ -s "$list.new" ]; then mv -f "$list.new" "$list"; else rm -f "$list.new"; fi
 }
 dnf_repository() {
-    if [ "$source" = nvidia ] && ! rpm -q gpg-pubkey --qf '%{VERSION}\n' 2>/dev/null | grep -qi "${key_short}"; then
+    if [ "$source" = nvidia ] && [ "$repository" ] && ! rpm -q gpg-pubkey --qf '%{VERSION}\n' 2>/dev/null | grep -qi "${key_short}"; then
         scratch=$(mktemp -d)
         fetch "$repository/$key" "$scratch/key"
         gpg --homedir "$scratch" --show-keys --with-colons "$scratch/key" 2>/dev/null | grep -q "^fpr:.*:$key_hash:" ||

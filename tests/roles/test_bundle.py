@@ -287,6 +287,28 @@ class TestTheCheck:
             assert check(staged, *WANTED, url=url)[0] == 0
             assert [path for path in asked[before:] if not path.endswith(bundle.INDEX)] == []
 
+    def test_brings_it_to_a_bare_host_that_has_no_curl(
+        self, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        programs = tmp_path / "bin"
+        programs.mkdir()
+        for program in Path("/usr/bin").iterdir():
+            if program.name != "curl":
+                (programs / program.name).symlink_to(program)
+        monkeypatch.setenv("PATH", str(programs))
+        staged = tmp_path / "staged"
+        with serving(root) as (url, asked):
+            assert check(staged, *WANTED, url=url)[0] == 0
+            assert (staged / "wheels/a b+1.whl").read_bytes() == b"one"
+            assert len(asked) == len(WANTED) + 1
+            (root / "conda/noarch/b.conda").write_bytes(b"twn")
+            (staged / "conda/noarch/b.conda").unlink()
+            code, said = check(staged, *WANTED, url=url)
+        assert code == 1 and f"bundle: {url}/conda/noarch/b.conda is damaged" in said
+
+    def test_has_nothing_that_systemd_would_take_for_a_variable_of_its_own(self) -> None:
+        assert not re.search(r"\$\{[A-Za-z0-9_]+[%#/]", CHECK.read_text())
+
     def test_refuses_what_a_url_gives_damaged(self, root: Path, tmp_path: Path) -> None:
         (root / "conda/noarch/b.conda").write_bytes(b"twn")
         with serving(root) as (url, _):

@@ -111,6 +111,31 @@ class TestALock:
         preferences = run.files("bare")["/etc/apt/preferences.d/bringup-nvidia"]
         assert "Package: libnvidia-compute\nPin: version 595.58.03-1\nPin-Priority: 1001\n\n" in preferences
 
+    def test_in_a_bundle_is_installed_from_there(self) -> None:
+        where = "'http://x.example/{0}' {0} 5 SHA256:0\n"
+        stanza = "Filename: pool/{0}\nSize: 5\nSHA256: {1}\n"
+        deb, curl = "nvidia-dkms-open_595.58.03-1_all.deb", "curl_8-1_all.deb"
+        offers = f"{self.offers}{where.format(deb)}{stanza.format(deb, 'd' * 64)}"
+        packages = f"{where.format(curl)}\n{stanza.format(curl, 'c' * 64)}"
+        made = locked(replace(self.bare, driver=offers, packages=packages)).lock
+        models = {name: one.model_copy(update={"commit": "c" * 40}) for name, one in made.model.items()}
+        made = made.model_copy(update={"model": models})
+        data = MODEL | {"sources": {"bundle": "/media/bundle"}}
+        run = deploy(FakeHost("bare", probed(), data), lock=lock.render(made, "fleet.py"))
+        folder = "packages/595.58.03-open-of-nvidia-for-ubuntu24.04-x86_64"
+        files = run.files("bare")
+        assert f"file:/media/bundle/{folder} ./\n" in files["/etc/bringup/apt.d/bundle.list"]
+        assert "repository=''\n" in files["/etc/bringup/driver/plan"]
+        wanted = files["/run/bringup/bundle-wanted"]
+        assert f"{folder}/{deb} {'d' * 64}\n" in wanted and f"={folder}/Packages\n" in wanted
+        # a lock without them is of no use there
+        without = made.model_copy(
+            update={"packages": {"ubuntu24.04 x86_64": made.packages["ubuntu24.04 x86_64"]}}
+        )
+        run = deploy(FakeHost("bare", probed(), data), lock=lock.render(without, "fleet.py"))
+        assert run.kinds("bare") == ["probe"]
+        assert "the lock has no packages of the NVIDIA driver" in " ".join(run.output.split())
+
     def test_refuses_another_release(self) -> None:
         other = MODEL | {"driver": {"version": "595.71.05"}}
         run = deploy(FakeHost("bare", probed(), other), lock=lock.render(self.held, "fleet.py"))

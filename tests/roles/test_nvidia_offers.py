@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from ops.render import render
-from plan import nvidia_pins, settings
+from plan import bundle, lock, nvidia_pins, settings
+from plan.__main__ import main
 from plan.decide import plan_host
 from plan.host import HostPlan
+from plan.lock import Host, Lock
 from plan.nvidia_words import plan_text
 from tests.plan import wheel_index
 from tests.plan.test_nvidia import H100, machine
@@ -133,6 +135,45 @@ def test_the_release_of_the_settings_is_taken(repository: tuple[Repository, str]
     found = nvidia_pins.pins(plan.driver, machine(device=H100), said)
     assert found, errors
     assert {*found.packages.values()} == {"580.65.06-1"}
+
+
+def test_a_bundle_has_all_of_it_and_apt_installs_from_there_alone(
+    repository: tuple[Repository, str], tmp_path: Path
+) -> None:
+    plan, said, errors = answer(repository, branch=580)
+    host = machine(device=H100)
+    driver, files = nvidia_pins.pins(plan.driver, host, said), nvidia_pins.closure(said)
+    assert driver and files, errors
+    assert {*files.files} == {
+        "dkms_3.0_all.deb",
+        *(f"{name}_580.95.05-1_all.deb" for name in driver.packages),
+    }
+    name = nvidia_pins.name(driver, plan.driver, host)
+    held = Lock(hosts={"gpu-1": Host(driver=name)}, driver={name: driver}, packages={name: files})
+    (tmp_path / "fleet.lock").write_text(lock.render(held, "fleet.py"))
+    assert main(["bundle", str(tmp_path / "fleet.lock"), str(tmp_path / "out")]) == 0
+
+    (tmp_path / "lists" / "partial").mkdir(parents=True)
+    folder = tmp_path / "out" / "packages" / bundle.folder_of(name)
+    (tmp_path / "sources.list").write_text(f"deb [trusted=yes] file:{folder} ./\n")
+    options = [
+        f"Dir::Etc::SourceList={tmp_path}/sources.list",
+        "Dir::Etc::SourceParts=/dev/null",
+        f"Dir::State::Lists={tmp_path}/lists",
+        f"Dir::Cache={tmp_path}",
+        "Dir::State::status=/dev/null",
+        "APT::Sandbox::User=root",
+    ]
+    words = [word for option in options for word in ("-o", option)]
+    subprocess.run(["apt-get", "-qq", *words, "update"], check=True)
+    exact = [f"{package}={version}" for package, version in driver.packages.items()]
+    done = subprocess.run(
+        ["apt-get", "-qq", *words, "--dry-run", "install", *exact, "dkms"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert {*re.findall(r"(?m)^Inst (\S+)", done.stdout)} == {*driver.packages, "dkms"}
 
 
 def test_a_release_that_it_does_not_have_is_said(repository: tuple[Repository, str]) -> None:
