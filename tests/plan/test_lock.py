@@ -311,6 +311,24 @@ class TestTheCommand:
         assert main(["lock", str(inventory), "--probes", probes, "--upgrade", "nothing"]) == 2
         assert "the lock has no nothing" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("words", "sentence"),
+        [
+            (["--as-of", "2999-01-01"], "2999-01-01 is still to come"),
+            (["--as-of", "yesterday"], "'yesterday' is no day"),
+            (["--as-of", "2026-01-01", "--upgrade", "vllm"], "--as-of: renews every stack as of that day"),
+        ],
+    )
+    def test_refuses_a_day_that_it_can_do_nothing_with(
+        self, inventory: Path, capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+    ) -> None:
+        try:
+            code = main(["lock", str(inventory), "--probes", str(inventory.parent / "probes"), *words])
+        except SystemExit as ended:
+            code = int(str(ended.code))
+        assert code == 2
+        assert sentence in capsys.readouterr().err
+
     def test_saves_no_look_that_others_may_read(self, inventory: Path) -> None:
         (saved,) = (inventory.parent / "probes").glob("gpu-1.json")
         assert saved.stat().st_mode & 0o077 == 0
