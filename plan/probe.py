@@ -132,6 +132,8 @@ class Probe:
     burn_in: str = ""
     gateway: InstalledGateway = field(default_factory=InstalledGateway)
     disks_turn: bool | None = None
+    # on which our services listen by their unit files, whether or not they run
+    unit_ports: frozenset[int] = frozenset()
     nvidia: InstalledDriver = probe_driver.NOTHING
     stamp_time: str = ""
     state: str = ""
@@ -217,6 +219,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         burn_in="\n".join(blocks.get("burn_in", [])),
         gateway=probe_gateway.parse(blocks),
         disks_turn="1" in blocks["rotational"] if blocks.get("rotational") else None,
+        unit_ports=frozenset(int(line) for line in blocks.get("unit_ports", []) if line.isdigit()),
         nvidia=probe_driver.parse(blocks),
         stamp_time="".join(blocks.get("stamp", [])),
         state="".join(f"{line}\n" for line in blocks.get("state", [])),

@@ -154,6 +154,9 @@ if [ -d /run/systemd/system ]; then
     [ -n "$(echo $names$tasks)" ] && systemctl show $names $tasks \
         --property=Id,ActiveState,SubState,UnitFileState,Result,MainPID,NRestarts,NeedDaemonReload
 fi
+block unit_ports
+sed -nE 's/.*(--port |OLLAMA_HOST=[^ ]*:)([0-9]+).*/\2/p' /etc/systemd/system/vllm-*.service \
+    /etc/systemd/system/ollama-*.service 2>/dev/null
 block environments
 for prefix in /opt/bringup/conda /opt/bringup/conda/envs/*; do
     [ -e "$prefix/@COMPLETE@" ] || continue

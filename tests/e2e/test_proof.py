@@ -112,19 +112,19 @@ FIRST = (
         r"is of ours, is in no plan, and listens on 0\.0\.0\.0 port 9999",
     ),
     Sabotage(
-        # a vLLM listens when it serves, after a minute: for the checks it is a program of the environment
-        "second server of the environment on the same port",
-        _server("127.0.0.1", 8000),
-        "systemctl stop stranger",
-        r"python \(pid \d+\) listens on 127\.0\.0\.1 port 8000 beside bringup-gateway\.service",
-    ),
-    Sabotage(
         "full disk",
         "mkdir -p /run/small; mount -t tmpfs -o size=16m small /run/small; cd /run/small; mkdir new work;"
         " mount -t overlay -o lowerdir=/opt,upperdir=/run/small/new,workdir=/run/small/work small /opt;"
         " dd if=/dev/zero of=/run/small/much bs=1M 2>/dev/null || true",
         "cd /; umount -l /opt; umount -l /run/small; rmdir /run/small",
         r"small \(at /opt\) has 0\.00 GiB free",
+    ),
+    Sabotage(
+        # a vLLM listens when it serves, after a minute: for the checks it is a program of the environment
+        "stopped service, its port taken by a second server of the environment",
+        f"systemctl stop {UNIT}; {_server('127.0.0.1', 18000)}",
+        f"systemctl stop stranger; systemctl --no-block start {UNIT}",
+        r"python \(pid \d+\) listens on 127\.0\.0\.1 port 18000, which service chat cannot have\. Stop it",
     ),
 )
 SECOND = (

@@ -149,9 +149,20 @@ class TestPorts:
             plan, listening(second, SERVER, ours=(SERVICE, "7 vllm 0::/user.slice/session-1.scope"))
         )
         assert sentence == (
-            "vllm (pid 7) listens on 127.0.0.1 port 8000 together with vllm-chat.service, and takes its "
+            "vllm (pid 7) listens on 127.0.0.1 port 8000, together with vllm-chat.service, and takes its "
             "requests. Stop it."
         )
+
+    def test_that_another_program_took_while_a_service_stood_still_are_told(self, plan: HostPlan) -> None:
+        seen = listening(SERVER.replace("pid=9", "pid=7"), ours=("7 vllm 0::/user.slice/session-1.scope",))
+        stopped = Evidence({**seen.blocks, "unit vllm-chat.service": ["ActiveState=inactive"]})
+        (sentence,) = health.strangers(plan, stopped)
+        assert sentence == (
+            "vllm (pid 7) listens on 127.0.0.1 port 8000, which service chat cannot have. "
+            "Stop it, and deploy again."
+        )
+        assert list(health.taken(plan, stopped)) == ["vllm-chat.service"]
+        assert list(health.taken(plan, listening(SERVER, ours=(SERVICE,)))) == []
 
     def test_that_a_second_server_shares_are_told(self, plan: HostPlan) -> None:
         second = '127.0.0.2:8000 0.0.0.0:* users:(("vllm",pid=7,fd=3))'

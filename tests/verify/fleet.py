@@ -1,5 +1,6 @@
 """The hosts under check: each with its probe, its plan and what was gathered on it, or why there is none."""
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,8 +103,11 @@ def _plan(host: Host) -> Planned:
         raise UnreachableError(f"{host.name}: lets nothing be run as the inventory says: {words}.")
     seen = probe.parse(answer.stdout)
     wanted = settings.read(layers(host))
+    # a deploy goes out of the way of who took a port of ours; here the plan is the one that was deployed
+    free = {port: holder for port, holder in seen.listening.items() if port not in seen.unit_ports}
     key = secrets.api_key(wanted.access)
-    plan, apart = locks.seen_apart(host, wanted, seen, model_facts.kept(seen))
+    calm = dataclasses.replace(seen, listening=free)
+    plan, apart = locks.seen_apart(host, wanted, calm, model_facts.kept(seen))
     return Planned(
         connection,
         seen,

@@ -64,13 +64,34 @@ def strangers(plan: HostPlan, evidence: Evidence) -> Iterator[str]:
             # programs of one user that ask for it share an address, and the kernel deals the requests out
             # among them; vLLM asked for it from 0.7.3 to 0.25 (vllm-project/vllm#47529)
             if listener.pids and not _of(unit, listener, evidence):
-                yield f"{holder} listens on {where} together with {unit}, and takes its requests. Stop it."
+                yield f"{holder} listens on {where}, {_effect(unit, evidence)}."
             continue
         if listener.port in ports and ports[listener.port] not in units:
             unit = ports[listener.port]
             yield f"{holder} listens on {where} beside {unit}, which has that port. Stop it."
         elif units and not _loopback(listener.address) and not units & set(planned.values()):
             yield f"{holder} is of ours, is in no plan, and listens on {where}. Stop it."
+
+
+def taken(plan: HostPlan, evidence: Evidence) -> Iterator[str]:
+    """Units that cannot run because another program has their port."""
+    for listener in evidence.listeners:
+        for service in plan.services:
+            at = (service.inner_address, service.inner_port)
+            stranger = listener.pids and not _of(service.unit, listener, evidence)
+            if (listener.address, listener.port) == at and stranger and not _runs(service.unit, evidence):
+                yield service.unit
+
+
+def _effect(unit: str, evidence: Evidence) -> str:
+    if _runs(unit, evidence):
+        return f"together with {unit}, and takes its requests. Stop it"
+    name = unit.partition("-")[2].removesuffix(".service")
+    return f"which service {name} cannot have. Stop it, and deploy again"
+
+
+def _runs(unit: str, evidence: Evidence) -> bool:
+    return evidence.unit(unit).get("ActiveState", "active") == "active"
 
 
 def _of(unit: str, listener: Listener, evidence: Evidence) -> bool:
