@@ -99,6 +99,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Repos
     made = Repository(root)
     with wheel_index.served(root) as url:
         yield made, f"{url.removesuffix('/simple')}/repository"
+    subprocess.run(["gpgconf", "--homedir", str(made.home), "--kill", "gpg-agent"], check=True)
 
 
 def answer(
