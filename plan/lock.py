@@ -202,7 +202,9 @@ def read(path: Path) -> Lock:
         return parse(path.read_text(), path.name)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no text"
-        raise SettingsError([f"lock: {path}: {reason}. Make it anew with `python -m plan lock`."]) from None
+        raise SettingsError(
+            [f"lock: {path}: {reason}. Mend it, or remove it and run `python -m plan lock`."]
+        ) from None
 
 
 def parse(text: str, name: str) -> Lock:
@@ -211,7 +213,7 @@ def parse(text: str, name: str) -> Lock:
     Raises:
         SettingsError: it is no lock, or parts are missing that its hosts name.
     """
-    fix = "Make it anew with `python -m plan lock`."
+    fix = "Mend it, or remove it and run `python -m plan lock`."
     try:
         lock = Lock.model_validate(tomli.loads(text))
     except tomli.TOMLDecodeError as error:
