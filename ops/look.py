@@ -52,7 +52,7 @@ def _offers(host: Host, wanted: Settings, probe: Probe, facts: str) -> str:
         plan = plan_host(host.name, wanted, probe, model_facts.read(facts) if facts else None)
     except PlanError:
         return ""
-    if not plan.driver.maintained or plan.driver.manager != "apt":
+    if not plan.driver.maintained:
         return ""
     burn_in = plan.burn_in.packages if plan.burn_in and plan.burn_in.level else ()
     driver = dataclasses.replace(
@@ -61,7 +61,10 @@ def _offers(host: Host, wanted: Settings, probe: Probe, facts: str) -> str:
         # what is installed is what a bundle shall have
         pinned=plan.driver.pinned or (None if plan.driver.work.install else plan.driver.version),
     )
-    script = render("nvidia/offers.sh", plan=plan_text(plan, driver), mirror=plan.apt_sources or "")
+    if driver.manager == "dnf":
+        script = dnf_closure.driver_question(driver)
+    else:
+        script = render("nvidia/offers.sh", plan=plan_text(plan, driver), mirror=plan.apt_sources or "")
     asked, output = host.run_shell_command(StringCommand(script), **Remote.own(host))
     if asked:
         return str(output.stdout)

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
-from plan import apt_closure
+from plan import apt_closure, dnf_closure
 from plan.errors import PlanError
 from plan.lock import Driver, Lock, Packages
 from plan.nvidia_plan import DriverPlan
@@ -32,8 +33,11 @@ def pins(plan: DriverPlan, probe: Probe, offers: str = "") -> Driver | None:
         return Driver(
             made_by=made_by, release=release, modules=plan.modules, source=plan.source, packages=found
         )
-    made_by = "the plan; its packages are known once they are installed"
-    return Driver(made_by=made_by, release=plan.pinned, modules=plan.modules, source=plan.source)
+    # dnf's answer has the release, and the names only in those of files
+    release = plan.pinned or _release(offers)
+    made_by = "its package source" if release else "the plan"
+    made_by += "; its packages are known once they are installed"
+    return Driver(made_by=made_by, release=release, modules=plan.modules, source=plan.source)
 
 
 def _installed(probe: Probe) -> dict[str, str]:
@@ -49,10 +53,11 @@ def closure(offers: str) -> Packages | None:
     """The driver's packages with all that they need on a bare system; None where nobody said them."""
     if not _release(offers):
         return None
-    try:
-        return apt_closure.parse(offers, "what its package source has of the driver, on a bare system")
-    except PlanError:
-        return None
+    made_by = "what its package source has of the driver, on a bare system"
+    for parse in (apt_closure.parse, dnf_closure.parse):
+        with suppress(PlanError):
+            return parse(offers, made_by)
+    return None
 
 
 def add_closure(known: dict[str, Packages], name: str, old: Lock | None, offers: str) -> None:

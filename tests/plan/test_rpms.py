@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from plan import dnf_closure, rpm_index
+from plan import dnf_closure, nvidia_pins, rpm_index
 from plan.errors import PlanError
 
 DNF = Path(__file__).parents[1] / "roles" / "dnf"
@@ -22,6 +22,16 @@ def test_what_dnf_resolves_on_an_empty_system_is_in_the_lock_with_its_hash() -> 
     assert "aria2" not in found.made_by
     assert {"glibc-devel-2.34-1.el9.noarch.rpm", "cpp-11.5-1.el9.noarch.rpm"} < {*found.files}
     assert {name: found.files[name].sha256 for name in RPMS} == RPMS
+
+
+def test_a_driver_is_locked_at_its_release_with_what_it_is_built_with() -> None:
+    offers = (DNF / "driver-closure.txt").read_text()
+    found = nvidia_pins.closure(offers)
+    assert found
+    names = {name.rsplit("-", 2)[0] for name in found.files}
+    assert {"kmod-nvidia-open-dkms", "nvidia-kmod-common", "dkms", "kernel-devel"} < names
+    assert "python3-dnf-plugin-versionlock" in names
+    assert nvidia_pins.closure(offers.partition("\n")[2]) is None
 
 
 @pytest.mark.parametrize(

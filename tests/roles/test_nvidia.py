@@ -136,6 +136,28 @@ class TestALock:
         assert run.kinds("bare") == ["probe"]
         assert "the lock has no packages of the NVIDIA driver" in " ".join(run.output.split())
 
+    def test_in_a_bundle_is_installed_from_there_on_rhel(self) -> None:
+        dnf = Path(__file__).with_name("dnf")
+        rocky = probed(os=ROCKY, kernel="5.14.0-570.el9.x86_64 image unknown -")
+        offers, packages = ((dnf / name).read_text() for name in ("driver-closure.txt", "closure.txt"))
+        made = locked(Seen("@fake/bare", MODEL, rocky, driver=offers, packages=packages)).lock
+        models = {name: one.model_copy(update={"commit": "c" * 40}) for name, one in made.model.items()}
+        held = lock.render(made.model_copy(update={"model": models}), "fleet.py")
+        data = MODEL | {"sources": {"bundle": "/media/bundle"}}
+        run = deploy(FakeHost("bare", rocky, data), lock=held)
+        files = run.files("bare")
+        folder = "packages/595.71.05-open-of-nvidia-for-rhel9-x86_64"
+        assert f"baseurl=file:///media/bundle/{folder}\n" in files["/etc/bringup/yum.repos.d/bundle.repo"]
+        assert "/etc/yum.repos.d/bringup-nvidia.repo" not in files
+        plan = files["/etc/bringup/driver/plan"]
+        for line in ("pinned=595.71.05", "repository=''", "stream=''"):
+            assert f"{line}\n" in plan
+        assert "dnf_options=--setopt=reposdir=/etc/bringup/yum.repos.d\n" in plan
+        assert (
+            f"{folder}/kmod-nvidia-open-dkms-595.71.05-1.el9.noarch.rpm "
+            in files["/run/bringup/bundle-wanted"]
+        )
+
     def test_refuses_another_release(self) -> None:
         other = MODEL | {"driver": {"version": "595.71.05"}}
         run = deploy(FakeHost("bare", probed(), other), lock=lock.render(self.held, "fleet.py"))
