@@ -13,6 +13,7 @@ trap 'rm -rf "$folder"' EXIT
 mkdir -p "$folder/lists/partial" "$folder/archives/partial" "$folder/parts"
 chown -R _apt "$folder/lists" "$folder/archives" 2>/dev/null || true
 chmod 755 "$folder"
+export TMPDIR="$folder"
 said=$folder/said keyring=$folder/key.gpg apt_lists=$folder/parts
 apt_options="-o Dir::State::Lists=$folder/lists -o Dir::Cache=$folder -o Dir::State::status=/dev/null"
 apt_options="$apt_options -o Dir::Etc::SourceList=$folder/sources.list -o Dir::Etc::SourceParts=$folder/parts"
