@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.progress import TransferSpeedColumn as SpeedColumn
 
 from plan import bundle, bundle_addresses, bundle_fetch, bundle_made, lock, settings
-from plan.bundle import KINDS
+from plan.bundle import KINDS, File
 from plan.bundle_addresses import Found
 from plan.bundle_fetch import Heard
 from plan.errors import PlanError
@@ -41,9 +41,10 @@ def collect(options: argparse.Namespace) -> int:
     if options.sizes:
         return 0
     _writable_or_refuse(root)
-    total = sum(size or 0 for size in known.values())
-    bundle_fetch.free_or_refuse(root, total - _there(root, known))
-    with _progress(total) as heard:
+    # where there are no links, what lies there under two names takes its room twice
+    room = sum(size or 0 for size in known.values())
+    bundle_fetch.free_or_refuse(root, room - _there(root, known))
+    with _progress(sum(known[file.path] or 0 for file in _once(found))) as heard:
         hashes, problems = bundle_fetch.fetch(found, root, heard)
     hashes |= bundle_fetch.written(root, bundle_made.texts(held, root, hashes))
     hashes = _with_before(root, hashes, found)
@@ -89,13 +90,17 @@ def _settings(path: Path) -> dict[str, Settings]:
 
 def _sizes(found: Iterable[Found], known: Mapping[str, int | None]) -> Iterator[str]:
     """A line per kind, and the whole."""
-    # what lies there under two names comes once
-    once = {one.file.sha256 or one.file.path: one.file for one in found}
+    once = _once(found)
     for kind in KINDS:
-        files = [file for file in once.values() if file.kind == kind]
+        files = [file for file in once if file.kind == kind]
         if files:
             yield _size_line(kind, [known[file.path] for file in files])
-    yield _size_line("together", [known[file.path] for file in once.values()])
+    yield _size_line("together", [known[file.path] for file in once])
+
+
+def _once(found: Iterable[Found]) -> list[File]:
+    """The files, each content once: what lies there under two names comes once."""
+    return list({one.file.sha256 or one.file.path: one.file for one in found}.values())
 
 
 def _size_line(name: str, sizes: list[int | None]) -> str:

@@ -91,9 +91,7 @@ class _Work:
                     digest, why = self._from_any(found, target)
                     if digest is None:
                         return f"{file.path}: {why}"
-                else:
-                    self.heard(target.stat().st_size)
-            else:
+            elif digest not in self._by_hash:
                 self.heard(target.stat().st_size)
             self.hashes[file.path] = digest
             self._by_hash.setdefault(digest, target)
