@@ -23,8 +23,15 @@ PREFIX = f"/opt/bringup/conda/envs/{ENVIRONMENT}"
 LOOSE = tuple(f"loose-{letter}" for letter in "abcde")
 PINNED = "asks-for-five"
 # What is not compared: modules compiled on the host carry the time of their source; conda writes down when it
-# made the environment, and in each record whence and how a package was linked.
-SET_ASIDE = r"\.pyc$|/conda-meta/history$|/conda-meta/[^/]*\.json$"
+# made the environment, and in each record whence and how a package was linked; uv, when a wheel came from a
+# directory, the time of that file, which is a line of the package's own list of files too.
+SET_ASIDE = r"\.pyc$|/conda-meta/history$|/conda-meta/[^/]*\.json$|\.dist-info/uv_cache\.json$"
+HASHES = """
+find {folder} -type f ! -name RECORD -print0 | xargs -0 sha256sum
+find {folder} -type f -name RECORD | while read -r file; do
+    echo "$(grep -v '/uv_cache.json,' "$file" | sha256sum | cut -c 1-64)  $file"
+done
+"""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,7 @@ def plan(*words: str) -> str:
 
 def files(host: str, folder: str) -> dict[str, str]:
     """Path -> sha256 of every file that is compared."""
-    said = on(host, f"find {folder} -type f -print0 | xargs -0 sha256sum")
+    said = on(host, HASHES.format(folder=folder))
     pairs = (line.split(maxsplit=1) for line in said.splitlines())
     return {path: digest for digest, path in pairs if not re.search(SET_ASIDE, path)}
 

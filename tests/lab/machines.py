@@ -11,12 +11,13 @@ Whatever stops one is a LabError, in one sentence.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +124,18 @@ def run(
         input=input or "",
         timeout=timeout_seconds,
     )
+
+
+def disk(name: str, lab: Lab | None = None) -> Path:
+    """The root of a running host's disk, as a path of this computer: what is written there, the host has."""
+    lab = lab or Lab.from_environment()
+    for process in cgroups.processes(lab.host(name).machine_cgroup):
+        status = Path(f"/proc/{process}/status")
+        # services have roots of their own, which are read-only; and processes end while one looks at them
+        with suppress(OSError):
+            if re.search(r"^NSpid:.*\s1$", status.read_text(), re.MULTILINE):
+                return Path(f"/proc/{process}/root")
+    raise LabError(f"{name} does not run: `python -m tests.lab boot {name}`.")
 
 
 def ssh_command(host: LabHost, user: str = "root") -> list[str]:
