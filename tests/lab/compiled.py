@@ -61,7 +61,7 @@ def keep(name: str, lab: Lab) -> None:
     try:
         with part.open("wb") as archive:
             # what was not asked for in the last week belongs to releases that are gone
-            script = f"ccache --quiet --evict-older-than 7d && tar -c -C {CACHE} ."
+            script = f"ccache --evict-older-than 7d >&2 && tar -c -C {CACHE} ."
             _on(name, script, lab, read=subprocess.DEVNULL, write=archive.fileno())
         part.replace(kept)
     finally:
