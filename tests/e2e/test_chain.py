@@ -58,7 +58,7 @@ def cut_the_hub(process: Process) -> None:
         faults(port, status=503)
     # a download waits minutes for a hub that is away; the operator does not
     with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=60)
+        process.wait(timeout=20)
     process.kill()
 
 

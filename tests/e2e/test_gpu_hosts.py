@@ -305,4 +305,4 @@ def test_the_checks_pass_a_machine_in_order_and_fail_one_that_is_not(lab: Lab, t
     gpus.put_on(HOST, ADA.mismatched("580.95.05"), lab=lab)
     done = said_by(*check)
     assert done.returncode == 1
-    assert "nvidia-smi, for 1 GPUs: Failed to initialize NVML: Driver/library version mismatch" in done.stdout
+    assert "nvidia-smi fails: Failed to initialize NVML: Driver/library version mismatch" in done.stdout

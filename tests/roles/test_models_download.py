@@ -31,7 +31,7 @@ pytestmark = pytest.mark.lab
         {"cut": 1_500_000, "match": ".safetensors"},
         {"corrupt": f"{SHARD}:2000000", "corrupt_n": 1},
         {"status": 503, "status_n": 5},
-        {"status": 429, "status_n": 5},
+        {"status": 429, "status_n": 3},
         {"status": 503, "status_n": 3, "match": SHARD},
     ],
     ids=lambda faults: "-".join(map(str, faults.values())) or "none",
