@@ -13,11 +13,14 @@ APT = "apt-get --quiet --assume-yes --no-install-recommends -o DPkg::Lock::Timeo
 DNF = "dnf --quiet --assumeyes --setopt=install_weak_deps=False"
 
 
-def options(plan: HostPlan) -> tuple[str, ...]:
-    """Options of apt-get or dnf that make it read our package sources alone; none where there are none."""
+def options(plan: HostPlan, parts: str = "/dev/null") -> tuple[str, ...]:
+    """Options of apt-get or dnf that make it read our package sources alone; none where there are none.
+
+    `parts`: a directory of further lists of ours, for apt.
+    """
     if plan.package_manager == "dnf":
         return dnf.options() if plan.bundle and plan.bundle.repository else ()
-    return apt.options() if plan.apt_sources else ()
+    return apt.options(parts) if plan.apt_sources else ()
 
 
 def sources(plan: HostPlan) -> list[File]:

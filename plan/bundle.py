@@ -4,6 +4,7 @@
     conda/SUBDIR/FILE                a channel
     installers/FILE                  Miniforge
     ollama/vVERSION/FILE             Ollama's releases
+    ollama-models/                   models of Ollama's registries, as its store has them: manifests/, blobs/
     models/ORG/NAME/COMMIT/PATH      models, each with its manifest
     packages/SYSTEM-CPU/FILE         the distribution's packages, with the index that apt or dnf reads
     packages/DRIVER/FILE             likewise, with all that a driver needs
@@ -20,13 +21,15 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 from urllib.parse import unquote
 
+from plan import ollama_registry
 from plan.errors import PlanError
-from plan.lock import Host, Lock, Stack
+from plan.lock import Host, Lock, Stack, Tag
 from plan.probe_models import MANIFEST
 
 INDEX = "SHA256SUMS"
-Kind = Literal["wheels", "conda", "installers", "ollama", "models", "packages"]
+Kind = Literal["wheels", "conda", "installers", "ollama", "ollama-models", "models", "packages"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+MANIFESTS = "ollama-models/manifests"
 # What apt, or dnf, reads of a directory of packages.
 APT_INDEX = "Packages"
 DNF_INDEX = ("repodata/repomd.xml", "repodata/primary.xml", "repodata/filelists.xml")
@@ -55,11 +58,15 @@ class File:
         """The file's own name."""
         return self.path.rpartition("/")[2]
 
+    @property
+    def digest(self) -> str | None:
+        """Its hash, whichever the lock says."""
+        return self.sha256 or self.md5
+
 
 def files(lock: Lock) -> list[File]:
     """Everything that the lock names, each path once; not uv's wheel: its name is not known."""
-    hosts = lock.hosts.values()
-    return _placed(file for host in hosts for file in _of_host(lock, host))
+    return list(_placed(lock).values())
 
 
 def of_host(lock: Lock, host: str) -> list[File]:
@@ -67,22 +74,26 @@ def of_host(lock: Lock, host: str) -> list[File]:
     entry = lock.hosts.get(host)
     if entry is None:
         return []
-    wanted = {(file.of, file.name, file.sha256) for file in _of_host(lock, entry)}
-    return [file for file in files(lock) if (file.of, file.name, file.sha256) in wanted]
+    # hosts share files, whatever these belong to
+    wanted = {(file.path, file.digest) for file in _of_host(lock, entry)}
+    return [file for named, file in _placed(lock).items() if named in wanted]
 
 
-def _placed(found: Iterable[File]) -> list[File]:
-    """Each path once; where two files would have one, each lies in a directory named by its hash."""
+def _placed(lock: Lock) -> dict[tuple[str, str | None], File]:
+    """What the hosts get, each path once; where two files would have one, each lies in a directory named by
+    its hash. By the path that it would have and by its hash.
+    """
     by_path: defaultdict[str, dict[str | None, File]] = defaultdict(dict)
-    for file in found:
-        by_path[file.path].setdefault(file.sha256 or file.md5, file)
-    placed = []
+    for host in lock.hosts.values():
+        for file in _of_host(lock, host):
+            by_path[file.path].setdefault(file.digest, file)
+    placed = {}
     for path, versions in by_path.items():
         for digest, file in versions.items():
             folder, _, name = path.rpartition("/")
             own = path if len(versions) == 1 else f"{folder}/{str(digest)[:12]}/{name}"
-            placed.append(dataclasses.replace(file, path=own))
-    return sorted(placed, key=lambda file: (KINDS.index(file.kind), file.path))
+            placed[path, digest] = dataclasses.replace(file, path=own)
+    return dict(sorted(placed.items(), key=lambda item: (KINDS.index(item[1].kind), item[1].path)))
 
 
 def _of_host(lock: Lock, host: Host) -> Iterator[File]:
@@ -92,6 +103,8 @@ def _of_host(lock: Lock, host: Host) -> Iterator[File]:
         archive = lock.ollama[host.ollama]
         version = host.ollama.partition(" ")[0]
         yield File("ollama", f"ollama/v{version}/{archive.file}", host.ollama, archive.sha256)
+    for name in host.tags:
+        yield from _of_tag(name, lock.tag[name])
     for name in host.models:
         model = lock.model[name]
         folder = f"models/{name.partition('@')[0]}/{model.commit}"
@@ -102,6 +115,13 @@ def _of_host(lock: Lock, host: Host) -> Iterator[File]:
         for name, package in lock.packages[packages].files.items() if packages in lock.packages else ():
             path = f"packages/{folder_of(packages)}/{name}"
             yield File("packages", path, packages, package.sha256, package.size)
+
+
+def _of_tag(name: str, tag: Tag) -> Iterator[File]:
+    yield File("ollama-models", f"{MANIFESTS}/{ollama_registry.path(name)}", name, tag.manifest)
+    for layer, size in tag.layers.items():
+        path = f"ollama-models/blobs/{layer.replace(':', '-')}"
+        yield File("ollama-models", path, name, layer.removeprefix("sha256:"), size)
 
 
 def _of_stack(name: str, stack: Stack) -> Iterator[File]:

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlencode
 
 import tomli
 
-from plan import archives, bundle, sources, tokens, uv
+from plan import archives, bundle, ollama_registry, sources, tokens, uv
 from plan.bundle import File
 from plan.errors import PlanError
 from plan.lock import Lock, Stack
@@ -68,6 +68,8 @@ class _Finder:
             "ollama": self._ollama,
             "packages": self._package,
         }
+        if file.kind == "ollama-models":
+            return _of_registry(file)
         if file.kind == "models":
             return self._model(file)
         return Found(file, tuple(dict.fromkeys(asked[file.kind](file))))
@@ -132,6 +134,15 @@ class _Finder:
                 [f"wheels: the sources have no {missing[0]} with the bytes of the lock. Correct `sources`."]
             )
         return [Found(file, (urls[str(file.sha256)],)) for file in (*files, *own.values())]
+
+
+def _of_registry(file: File) -> Found:
+    """A manifest, which its name may no longer stand for, or a layer."""
+    by_hash = f"sha256:{file.sha256}"
+    if not file.path.startswith(f"{bundle.MANIFESTS}/"):
+        return Found(file, (ollama_registry.url(file.of, "blobs", by_hash),))
+    urls = (ollama_registry.url(file.of), ollama_registry.url(file.of, "manifests", by_hash))
+    return Found(file, urls, {one: {"Accept": ollama_registry.ACCEPT} for one in urls})
 
 
 def _model_url(place: Place, model: str, commit: str, path: str) -> str:

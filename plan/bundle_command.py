@@ -106,7 +106,7 @@ def _once(found: Iterable[Found]) -> list[File]:
 def _size_line(name: str, sizes: list[int | None]) -> str:
     unknown = sizes.count(None)
     more = f", and {unknown} of unknown size" if unknown else ""
-    return f"{name:<12}{len(sizes):>6} files {_amount(sum(size or 0 for size in sizes)):>12}{more}"
+    return f"{name:<14}{len(sizes):>6} files {_amount(sum(size or 0 for size in sizes)):>12}{more}"
 
 
 def _amount(size: int) -> str:

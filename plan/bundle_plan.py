@@ -9,7 +9,7 @@ STAGED = "/var/cache/bringup/bundle"
 SERVER_UNIT = "bringup-bundle-server.service"
 SERVER_UNIT_FILE = f"/etc/systemd/system/{SERVER_UNIT}"
 SERVER_DIRECTORY = "/etc/bringup/bundle-server"
-Group = Literal["environment", "ollama", "models", "packages", "driver"]
+Group = Literal["environment", "ollama", "ollama-models", "models", "packages", "driver"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class BundlePlan:
     def directory(self) -> str:
         """Where the host has it while it is deployed."""
         return directory_of(self.place)
+
+    @property
+    def url(self) -> str:
+        """Where the host's programs read it: itself, or what the host has of it."""
+        return self.place if self.kind == "url" else f"file://{self.directory}"
 
 
 @dataclass(frozen=True)

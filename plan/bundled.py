@@ -20,6 +20,7 @@ GROUPS: dict[bundle.Kind, Group] = {
     "conda": "environment",
     "installers": "environment",
     "ollama": "ollama",
+    "ollama-models": "ollama-models",
     "models": "models",
     "packages": "packages",
 }
@@ -146,17 +147,21 @@ def needed(plan: HostPlan, probe: Probe, environment: bool) -> tuple[Group, ...]
     if plan.bundle is None:
         return ()
     archive = plan.ollama.archive if plan.ollama else None
+    tags = plan.ollama.tags if plan.ollama else ()
     missing = [model for model in plan.models if not model.there(probe)]
     extra = ("aria2", "nftables") if missing else ()
     front = plan.gateway.packages if plan.gateway and not probe.gateway.secure_link else ()
     packages = [name for name in (*plan.base_packages, *extra, *front) if name not in probe.packages]
+    tests = plan.burn_in.packages if plan.burn_in and plan.driver.maintained else ()
+    driver = bool(plan.driver.work.install) or any(name not in probe.packages for name in tests)
     groups: dict[Group, bool] = {
         "environment": environment,
         "ollama": bool(archive and archive.version not in probe.ollama.versions),
+        "ollama-models": any(tag.manifest and not tag.there(probe) for tag in tags),
         "models": bool(missing),
         # apt reads the lists of both for a driver
-        "packages": bool(packages) or bool(plan.driver.work.install),
-        "driver": bool(plan.driver.work.install),
+        "packages": bool(packages) or driver,
+        "driver": driver,
     }
     return tuple(group for group, is_needed in groups.items() if is_needed and plan.bundle.wanted.get(group))
 

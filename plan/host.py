@@ -112,11 +112,13 @@ class EnvironmentPlan:
 class TagPlan(ModelPlan):
     """A model in Ollama's store, which Ollama pulls itself; `revision` and `endpoint` mean nothing to it.
 
-    `layers`: digests of all its files, as the lock has them; empty where any will do.
+    `layers`: digests of all its files, as the lock has them; empty where any will do. `manifest`: sha256 of
+    what names them there.
     """
 
     store: str
     layers: tuple[str, ...] = field(default=(), kw_only=True)
+    manifest: str = field(default="", kw_only=True)
 
     @property
     def directory(self) -> str:

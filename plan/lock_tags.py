@@ -54,7 +54,7 @@ def drift(plan: HostPlan, entry: Host, lock: Lock) -> Iterator[str]:
 
 
 def held(plan: HostPlan, lock: Lock) -> HostPlan:
-    """The plan with the layers of the lock."""
+    """The plan with the manifests and layers of the lock."""
     if plan.ollama is None:
         return plan
 
@@ -62,7 +62,7 @@ def held(plan: HostPlan, lock: Lock) -> HostPlan:
         there = lock.tag.get(key(tag.model))
         if there is None or isinstance(tag, CreatedPlan):
             return tag
-        return dataclasses.replace(tag, layers=tuple(sorted(there.layers)))
+        return dataclasses.replace(tag, layers=tuple(sorted(there.layers)), manifest=there.manifest)
 
     tags = tuple(map(with_layers, plan.ollama.tags))
     return dataclasses.replace(plan, ollama=dataclasses.replace(plan.ollama, tags=tags))

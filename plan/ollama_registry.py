@@ -24,10 +24,10 @@ def path(name: str) -> str:
     return "/".join([*["registry.ollama.ai", "library"][: 3 - len(parts)], *parts, tag or "latest"])
 
 
-def url(name: str) -> str:
-    """Where its manifest is."""
+def url(name: str, kind: str = "manifests", digest: str = "") -> str:
+    """Where its manifest is; or what a digest stands for there, one of its "manifests" or "blobs"."""
     registry, namespace, model, tag = path(name).split("/")
-    return f"https://{registry}/v2/{namespace}/{model}/manifests/{tag}"
+    return f"https://{registry}/v2/{namespace}/{model}/{kind}/{digest or tag}"
 
 
 def listed(name: str, proxy: str | None = None, transport: httpx.BaseTransport | None = None) -> Tag:

@@ -60,7 +60,9 @@ def rows(plan: HostPlan) -> Iterator[tuple[str, str, str]]:
     if plan.ollama and plan.ollama.archive:
         yield "ollama", plan.ollama.archive.version, f"from {plan.ollama.archive.urls[0]}"
         for tag in plan.ollama.tags:
-            yield "model", tag.model, f"pulled from {whole_name(tag.model).partition('/')[0]}"
+            registry = f"pulled from {whole_name(tag.model).partition('/')[0]}"
+            bundle = f"from {plan.bundle.place}" if plan.bundle and tag.manifest else ""
+            yield "model", tag.model, bundle or registry
     for model in plan.models:
         yield "model", f"{model.model} @ {model.revision}", f"from {model.endpoint}"
     for service in plan.services:

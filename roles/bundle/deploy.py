@@ -95,7 +95,8 @@ def _needed(plan: HostPlan, probe: Probe) -> tuple[Group, ...]:
     groups = bundled.needed(plan, probe, incomplete)
     # over the net a model is checked as it comes, in a place of its own
     over_the_net = plan.bundle is not None and plan.bundle.kind == "url"
-    return tuple(group for group in groups if not (group == "models" and over_the_net))
+    models = ("models", "ollama-models") if over_the_net else ()
+    return tuple(group for group in groups if group not in models)
 
 
 def _check(directory: str, wanted: str, url: str) -> task.Task:

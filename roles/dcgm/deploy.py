@@ -19,6 +19,7 @@ from plan import burn_in as burn
 from plan.burn_in import BurnInPlan
 from plan.host import HostPlan
 from plan.nvidia_plan import PROGRAM
+from plan.nvidia_words import LISTS
 from plan.probe import Probe
 
 LABEL = "testing the GPUs"
@@ -26,6 +27,11 @@ SERVICE = "systemctl --quiet"
 HINT = (
     "DCGM cannot be installed. It comes from NVIDIA's package repository: set driver.source to nvidia, "
     "or add that repository to the host."
+)
+# where the driver, and with it DCGM, comes from a bundle
+HINT_OF_A_BUNDLE = (
+    "DCGM cannot be installed from the bundle. If its lock was made without burn_in, run `python -m plan "
+    "lock --upgrade driver`, and make the bundle anew."
 )
 
 
@@ -48,9 +54,13 @@ def burn_in(plan: HostPlan, probe: Probe) -> None:
 
 
 def _installation(plan: HostPlan, wanted: BurnInPlan) -> task.Task:
-    install = packages.install_task("dcgm", plan.driver.exactly(wanted.packages), plan.package_manager)
+    names = plan.driver.exactly(wanted.packages)
+    # it comes from where the driver comes from; beside one that is kept, from the host's own sources
+    options = packages.options(plan, LISTS) if plan.driver.maintained else ()
+    hint = HINT_OF_A_BUNDLE if plan.bundle and options else HINT
+    install = packages.install_task("dcgm", names, plan.package_manager, options)
     script = (
-        f"({install.script}) || {{ echo {shlex.quote(HINT)}; exit 1; }}\n{SERVICE} enable --now nvidia-dcgm"
+        f"({install.script}) || {{ echo {shlex.quote(hint)}; exit 1; }}\n{SERVICE} enable --now nvidia-dcgm"
     )
     if plan.driver.maintained:
         # from now on no upgrade moves it away from the driver

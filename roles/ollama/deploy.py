@@ -9,6 +9,7 @@ from ops import beside, download, files, task, units
 from ops.render import render
 from plan import ollama_registry
 from plan.archives import OLLAMA_ROOT, Archive
+from plan.bundle_plan import BundlePlan
 from plan.host import OLLAMA_STORES, USER, CreatedPlan, HostPlan, OllamaPlan, ServicePlan, TagPlan
 from plan.ollama_host import STORE_PARTS
 from plan.probe import Probe
@@ -31,7 +32,7 @@ def serve(plan: HostPlan, probe: Probe) -> None:
             needed=probe.ollama.store != plan.ollama.store,
             name="Move the models",
         )
-        _models(plan.ollama, plan.ollama.archive, probe)
+        _models(plan.ollama, plan.ollama.archive, probe, plan.bundle)
         _services(plan, probe)
     files.absent(
         paths=plan.ollama.removed_paths,
@@ -117,7 +118,7 @@ mv -f {OLLAMA_STORES}.new {OLLAMA_STORES}
     return task.Task("ollama-store", f"moving Ollama's models to {new}", script)
 
 
-def _models(ollama: OllamaPlan, archive: Archive, probe: Probe) -> None:
+def _models(ollama: OllamaPlan, archive: Archive, probe: Probe, bundle: BundlePlan | None) -> None:
     made = [tag for tag in ollama.tags if isinstance(tag, CreatedPlan)]
     files.write(
         files=[files.File(model.file, model.modelfile, mode="640", owner=f"root:{USER}") for model in made],
@@ -126,13 +127,15 @@ def _models(ollama: OllamaPlan, archive: Archive, probe: Probe) -> None:
     )
     missing = [tag for tag in ollama.tags if not tag.there(probe)]
     task.run(
-        task=_pull(ollama, archive, missing),
+        task=_pull(ollama, archive, missing, bundle),
         needed=bool(missing or ollama.removed_tags or ollama.removed_blobs),
         name="Pull the models",
     )
 
 
-def _pull(ollama: OllamaPlan, archive: Archive, missing: list[TagPlan]) -> task.Task:
+def _pull(
+    ollama: OllamaPlan, archive: Archive, missing: list[TagPlan], bundle: BundlePlan | None
+) -> task.Task:
     """One server for all pulls, on an address of its own; the services may only read the store.
 
     So a service starts without its hub, and who reaches its open port cannot delete or add a model.
@@ -141,6 +144,9 @@ def _pull(ollama: OllamaPlan, archive: Archive, missing: list[TagPlan]) -> task.
     for tag in missing:
         if isinstance(tag, CreatedPlan):
             words += ["create", tag.model, tag.file, tag.digest]
+        elif bundle and tag.manifest:
+            where = f"{bundle.url}/ollama-models"
+            words += ["take", tag.model, ollama_registry.path(tag.model), tag.manifest, where]
         else:
             held = ollama_registry.digest(tag.layers) if tag.layers else "any"
             words += ["pull", tag.model, ollama_registry.path(tag.model), held]

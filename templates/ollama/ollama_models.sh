@@ -1,10 +1,13 @@
 # Brings Ollama's store to what it shall hold, through a server of its own that ends with it.
 #
-#     ollama-models OLLAMA [remove TAG | pull TAG PATH LAYERS | create TAG MODELFILE DIGEST]...
+#     ollama-models OLLAMA [remove TAG | pull TAG PATH LAYERS | take TAG PATH MANIFEST URL |
+#                           create TAG MODELFILE DIGEST]...
 #
 # $OLLAMA_HOST and $OLLAMA_MODELS say where that server listens and where the store is. A pull that was cut
 # goes on where it stopped. PATH is registry/namespace/model/tag, and LAYERS one sha256 of the digests that the
-# lock has of it, or "any". Of which Modelfile a model was made is written down once it is made.
+# lock has of it, or "any". What is taken from a bundle lies at URL as in a store, MANIFEST is the sha256 of its
+# manifest, which comes last; a cut copy goes on too. Of which Modelfile a model was made is written down once it
+# is made.
 set -u
 ollama=$1; shift
 url=http://$OLLAMA_HOST
@@ -29,9 +32,8 @@ advice() { # REPLY
     esac
 }
 # One sha256 of the digests in a manifest.
-layers_of() {
-    grep -oE '"digest": *"sha256:[0-9a-f]{64}"' | grep -oE 'sha256:[0-9a-f]{64}' | sort -u | sha256sum | cut -c 1-64
-}
+layers_of() { digests | sha256sum | cut -c 1-64; }
+digests() { grep -oE '"digest": *"sha256:[0-9a-f]{64}"' | grep -oE 'sha256:[0-9a-f]{64}' | sort -u; }
 other() {
     fail "$1: $2 other layers than the lock. Run 'python -m plan lock --upgrade $1', or name one that has them"
 }
@@ -47,6 +49,37 @@ came() { # TAG PATH LAYERS
     [ "$(cat "${file:-/dev/null}" | layers_of)" != "$3" ] || return 0
     request DELETE /api/delete "$1" >/dev/null
     other "$1" "what was pulled has"
+}
+is_right() { [ -f "$2" ] && [ "$(sha256sum <"$2" | cut -c 1-64)" = "$1" ]; }
+# Brings a file of the bundle to the store. It has its name there once its bytes are right.
+bring() { # SHA256 URL FILE
+    ! is_right "$1" "$3" || return 0
+    if ! is_right "$1" "$3.part"; then
+        reply=$(copied "$2" "$3.part" --continue-at -); code=$?
+        # what cannot be gone on with is asked for whole
+        case $code in 22 | 33 | 36) rm -f "$3.part"; reply=$(copied "$2" "$3.part"); code=$? ;; esac
+        [ $code = 0 ] || fail "$2 cannot be brought to $OLLAMA_MODELS ($reply). Let others read the bundle," \
+            "or make room, or make the bundle anew"
+    fi
+    is_right "$1" "$3.part" || { rm -f "$3.part"; fail "$2 has other bytes than the lock. Make the bundle anew"; }
+    mv -f "$3.part" "$3"
+}
+copied() { # URL FILE [OPTION]...
+    from=$1 to=$2; shift 2
+    curl --fail --silent --show-error --location --noproxy '*' --retry 5 --retry-connrefused "$@" \
+        --output "$to" "$from" 2>&1
+}
+take() { # PATH MANIFEST URL
+    manifest=$OLLAMA_MODELS/blobs/manifest-$2
+    mkdir -p "$OLLAMA_MODELS/blobs" "$OLLAMA_MODELS/manifests/${1%/*}"
+    bring "$2" "$3/manifests/$1" "$manifest"
+    for layer in $(digests <"$manifest"); do
+        bring "${layer#sha256:}" "$3/blobs/sha256-${layer#sha256:}" "$OLLAMA_MODELS/blobs/sha256-${layer#sha256:}"
+    done
+    sync -f "$OLLAMA_MODELS"
+    mv -f "$manifest" "$OLLAMA_MODELS/manifests/$1"
+    # where newer releases look first
+    rm -f "$OLLAMA_MODELS/manifests-v2/$1" "$OLLAMA_MODELS/manifests-v2/ollama.com/${1#registry.ollama.ai/}"
 }
 accept=application/vnd.docker.distribution.manifest.v2+json
 fail() { echo "error: $*"; exit 1; }
@@ -67,6 +100,13 @@ while [ $# -gt 1 ]; do
         case $reply in *'"status":"success"'*) ;; *) fail "$2 cannot be pulled: $reply$(advice "$reply")" ;; esac
         [ "$4" = any ] || came "$2" "$3" "$4"
         shift 2
+        ;;
+    take)
+        echo "taking $2 from the bundle"
+        tell_progress "$2" & progress=$!
+        take "$3" "$4" "$5"
+        kill "$progress"; progress=
+        shift 3
         ;;
     remove)
         reply=$(request DELETE /api/delete "$2")

@@ -57,7 +57,7 @@ def test_it_has_everything_that_the_lock_names_and_an_index_that_any_tool_can_ch
         bundle.INDEX,
     }
     said = capsys.readouterr().out
-    assert "models           1 files      1.0 MiB" in said
+    assert "models             1 files      1.0 MiB" in said
     assert f"{out}: 12 files, all verified" in said
 
 
@@ -142,7 +142,7 @@ def test_other_bytes_than_the_lock_has_are_refused_by_name(
 
 def test_sizes_are_said_without_fetching(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     assert collect(fleet, "--sizes") == 0
-    assert "installers       1 files" in capsys.readouterr().out
+    assert "installers         1 files" in capsys.readouterr().out
     assert not (fleet.folder / "out").exists()
 
 
@@ -184,6 +184,9 @@ def test_two_files_of_one_name_do_not_share_a_path(fleet: Fleet) -> None:
     )
     paths = [file.path for file in bundle.files(both) if file.name == WHEEL]
     assert f"wheels/{'a' * 12}/{WHEEL}" in paths and len(set(paths)) == 2
+    # and what both stacks have is taken by the hosts of both
+    wheels = [file.path for file in bundle.of_host(both, "gpu-3") if file.kind == "wheels"]
+    assert wheels == [f"wheels/{'a' * 12}/{WHEEL}", "wheels/loose_b-1.0-py3-none-any.whl"]
 
 
 @pytest.mark.parametrize("line", ["nonsense", f"{'a' * 64}  ../etc/passwd", f"{'a' * 64}  /etc/passwd"])

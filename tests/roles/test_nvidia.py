@@ -111,7 +111,8 @@ class TestALock:
         preferences = run.files("bare")["/etc/apt/preferences.d/bringup-nvidia"]
         assert "Package: libnvidia-compute\nPin: version 595.58.03-1\nPin-Priority: 1001\n\n" in preferences
 
-    def test_in_a_bundle_is_installed_from_there(self) -> None:
+    def in_a_bundle(self) -> lock.Lock:
+        """The lock with files of the driver and of the system, as a bundle has them."""
         where = "'http://x.example/{0}' {0} 5 SHA256:0\n"
         stanza = "Filename: pool/{0}\nSize: 5\nSHA256: {1}\n"
         deb, curl = "nvidia-dkms-open_595.58.03-1_all.deb", "curl_8-1_all.deb"
@@ -119,7 +120,10 @@ class TestALock:
         packages = f"{where.format(curl)}\n{stanza.format(curl, 'c' * 64)}"
         made = locked(replace(self.bare, driver=offers, packages=packages)).lock
         models = {name: one.model_copy(update={"commit": "c" * 40}) for name, one in made.model.items()}
-        made = made.model_copy(update={"model": models})
+        return made.model_copy(update={"model": models})
+
+    def test_in_a_bundle_is_installed_from_there(self) -> None:
+        made, deb = self.in_a_bundle(), "nvidia-dkms-open_595.58.03-1_all.deb"
         data = MODEL | {"sources": {"bundle": "/media/bundle"}}
         run = deploy(FakeHost("bare", probed(), data), lock=lock.render(made, "fleet.py"))
         folder = "packages/595.58.03-open-of-nvidia-for-ubuntu24.04-x86_64"
@@ -136,6 +140,22 @@ class TestALock:
         assert run.kinds("bare") == ["probe"]
         assert "the lock has no packages of the NVIDIA driver" in " ".join(run.output.split())
 
+    @pytest.mark.parametrize("has_driver", [True, False])
+    def test_in_a_bundle_brings_what_tests_its_gpus(self, has_driver: bool) -> None:
+        there = [line.replace("595.71.05-1ubuntu1", "595.58.03-1") for line in INSTALLED]
+        built = BUILT.replace("595.71.05", "595.58.03")
+        served = probed(*there, kernel=built, driver="595.58.03", modules="nvidia")
+        data = MODEL | {"sources": {"bundle": "/media/bundle"}, "burn_in": {"level": 1}}
+        host = FakeHost("bare", served if has_driver else probed(), data)
+        run = deploy(host, lock=lock.render(self.in_a_bundle(), "fleet.py"))
+        assert ("start driver" in run.kinds("bare")) != has_driver
+        folder = "packages/595.58.03-open-of-nvidia-for-ubuntu24.04-x86_64"
+        assert f"={folder}/Packages\n" in run.files("bare")["/run/bringup/bundle-wanted"]
+        (install,) = (x.command for x in run.execs["bare"] if "--unit=bringup-dcgm.service" in x.command)
+        assert "Dir::Etc::SourceList=/etc/bringup/apt.list" in install
+        assert "Dir::Etc::SourceParts=/etc/bringup/apt.d" in install
+        assert "DCGM cannot be installed from the bundle." in install
+
     def test_in_a_bundle_is_installed_from_there_on_rhel(self) -> None:
         dnf = Path(__file__).with_name("dnf")
         rocky = probed(os=ROCKY, kernel="5.14.0-570.el9.x86_64 image unknown -")
@@ -143,8 +163,10 @@ class TestALock:
         made = locked(Seen("@fake/bare", MODEL, rocky, driver=offers, packages=packages)).lock
         models = {name: one.model_copy(update={"commit": "c" * 40}) for name, one in made.model.items()}
         held = lock.render(made.model_copy(update={"model": models}), "fleet.py")
-        data = MODEL | {"sources": {"bundle": "/media/bundle"}}
+        data = MODEL | {"sources": {"bundle": "/media/bundle"}, "burn_in": {"level": 1}}
         run = deploy(FakeHost("bare", rocky, data), lock=held)
+        (install,) = (x.command for x in run.execs["bare"] if "--unit=bringup-dcgm.service" in x.command)
+        assert "--setopt=reposdir=/etc/bringup/yum.repos.d install datacenter-gpu-manager" in install
         files = run.files("bare")
         folder = "packages/595.71.05-open-of-nvidia-for-rhel9-x86_64"
         assert f"baseurl=file:///media/bundle/{folder}\n" in files["/etc/bringup/yum.repos.d/bundle.repo"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -19,10 +20,13 @@ from ops.render import TEMPLATES
 from plan import lock, lock_diff, lock_make, ollama_registry
 from plan.seen import Seen
 from tests.lab.hubs.ollama import registry
+from tests.lab.hubs.ollama.stand_in.store import Store
 from tests.plan import wheel_index
 from tests.plan.locks import closure, listed, locked
-from tests.roles.fleet import FakeHost, deploy
+from tests.roles.fleet import FakeHost, Run, deploy
 from tests.roles.ollama_hosts import BARE, TAG, blobs, manifest, pulled, small, with_ollama
+from tests.roles.test_bundle import HELD as OF_A_BUNDLE
+from tests.roles.test_bundle import MEDIA, SYSTEM
 
 PATH = "registry.ollama.ai/library/qwen2.5/0.5b"
 STAND_IN = Path(registry.__file__).with_name("stand_in")
@@ -97,6 +101,9 @@ class Host:
         return path
 
     def pull(self, layers: str) -> subprocess.CompletedProcess[str]:
+        return self.run("pull", TAG, PATH, layers)
+
+    def run(self, *asked: str) -> subprocess.CompletedProcess[str]:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -107,12 +114,27 @@ class Host:
             "OLLAMA_HOST": f"127.0.0.1:{port}",
         }
         program = TEMPLATES / "ollama" / "ollama_models.sh"
-        words = ["sh", str(program), str(self.ollama), "pull", TAG, PATH, layers]
+        words = ["sh", str(program), str(self.ollama), *asked]
         # a file, because a child of the program that still sleeps would keep a pipe open
         said = self.store.with_suffix(".log")
         with said.open("w") as log:
             done = subprocess.run(words, env=variables, stdout=log, stderr=log, timeout=120, check=False)
         return subprocess.CompletedProcess(words, done.returncode, said.read_text(), "")
+
+    def files(self) -> dict[str, str]:
+        """Path -> sha256 of what the store has."""
+        return {
+            str(path.relative_to(self.store)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in self.store.rglob("*")
+            if path.is_file()
+        }
+
+    def served(self) -> list[str]:
+        """The models of the store that the stand-in would answer for."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OLLAMA_MODELS", str(self.store))
+            there = Store()
+            return [str(name) for name in there.names() if there.whole(name)]
 
     @property
     def stored(self) -> bool:
@@ -156,6 +178,71 @@ def test_a_name_that_the_registry_has_not_is_in_no_lock_and_said(there: Registry
     assert "manifests/0.5b answered 404. Correct the model's name." in " ".join(made.notes)
 
 
+class TestFromABundle:
+    """The same program, and a directory as `python -m plan bundle` makes it."""
+
+    @pytest.fixture
+    def bundle(self, there: Registry) -> Path:
+        root = there.root / "ollama-models"
+        (root / "manifests" / PATH).parent.mkdir(parents=True)
+        (root / "blobs").mkdir()
+        shutil.copy(there.manifest, root / "manifests" / PATH)
+        for blob in (there.manifest.parents[1] / "blobs").iterdir():
+            shutil.copy(blob, root / "blobs" / blob.name.replace(":", "-"))
+        return root
+
+    def take(self, host: Host, held: lock.Tag, url: str) -> subprocess.CompletedProcess[str]:
+        return host.run("take", TAG, PATH, held.manifest, url)
+
+    @pytest.mark.parametrize("kind", ["directory", "url"])
+    def test_the_store_is_as_the_lock_and_no_registry_is_asked(
+        self, there: Registry, bundle: Path, tmp_path: Path, kind: str
+    ) -> None:
+        held, host = there.tag(), Host(tmp_path, there, asks=False)
+        # what another layout of the store had of it before
+        former = host.store / "manifests-v2/ollama.com/library/qwen2.5/0.5b"
+        former.parent.mkdir(parents=True)
+        former.write_text("{}")
+        url = f"file://{bundle}" if kind == "directory" else f"{there.url}/ollama-models"
+        done = self.take(host, held, url)
+        assert done.returncode == 0, done.stdout
+        assert host.files() == {
+            f"manifests/{PATH}": held.manifest,
+            **{f"blobs/sha256-{layer[7:]}": layer[7:] for layer in held.layers},
+        }
+        assert host.served() == [TAG]
+
+    def test_what_a_cut_run_left_is_gone_on_with(self, there: Registry, bundle: Path, tmp_path: Path) -> None:
+        held, host = there.tag(), Host(tmp_path, there, asks=False)
+        largest = max((bundle / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+        part = host.store / "blobs" / f"{largest.name}.part"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(largest.read_bytes()[:1_000_000])
+        # its beginning is not read again
+        with largest.open("r+b") as stream:
+            stream.write(b"other")
+        done = self.take(host, held, f"file://{bundle}")
+        assert done.returncode == 0, done.stdout
+        assert host.files()[f"blobs/{largest.name}"] == largest.name.removeprefix("sha256-")
+
+    @pytest.mark.parametrize("kind", ["damaged", "missing"])
+    def test_a_file_with_other_bytes_is_refused_by_name_and_nothing_is_served(
+        self, there: Registry, bundle: Path, tmp_path: Path, kind: str
+    ) -> None:
+        held, host = there.tag(), Host(tmp_path, there, asks=False)
+        largest = max((bundle / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+        if kind == "damaged":
+            with largest.open("r+b") as stream:
+                stream.write(b"0")
+        else:
+            largest.unlink()
+        done = self.take(host, held, f"{there.url}/ollama-models")
+        assert done.returncode == 1
+        why = "has other bytes than the lock" if kind == "damaged" else "cannot be brought to"
+        assert f"error: {there.url}/ollama-models/blobs/{largest.name} {why}" in done.stdout
+        assert not host.stored and f"blobs/{largest.name}" not in host.files()
+
+
 class TestADeploy:
     held = locked(SEEN).lock
     layers = ollama_registry.digest(held.tag[TAG].layers)
@@ -179,3 +266,36 @@ class TestADeploy:
         run = deploy(FakeHost("small", BARE, other), lock=lock.render(self.held, "fleet.py"))
         assert run.kinds("small") == ["probe"]
         assert "fleet.lock has no qwen2.5:7b for it. Run" in " ".join(run.output.split())
+
+
+class TestADeployFromABundle:
+    entry = TestADeploy.held.hosts[SEEN.host].model_copy(update={"packages": SYSTEM})
+    held = TestADeploy.held.model_copy(update={"hosts": {SEEN.host: entry}, "packages": OF_A_BUNDLE.packages})
+    text = lock.render(held, "fleet.py")
+    whole = (manifest(PATH, 1, 2), *blobs(1, 2))
+
+    def from_place(self, place: str, probe: str = BARE) -> Run:
+        run = deploy(FakeHost("small", probe, small() | {"sources": {"bundle": place}}), lock=self.text)
+        assert run.code == 0, run.output
+        return run
+
+    def test_checks_the_models_first_and_pulls_nothing(self) -> None:
+        run = self.from_place(MEDIA)
+        wanted = run.files("small")["/run/bringup/bundle-wanted"]
+        assert f"ollama-models/manifests/{PATH} {'c' * 64}\n" in wanted
+        assert f"ollama-models/blobs/sha256-{1:064x} {1:064x}\n" in wanted
+        kinds = run.kinds("small")
+        assert kinds.index("join bundle") < kinds.index("start ollama-models")
+        assert pulled(run)[-5:] == ["take", TAG, PATH, "c" * 64, f"file://{MEDIA}/ollama-models"]
+        assert "pull" not in pulled(run)
+
+    def test_brings_them_from_a_url_to_their_place_at_once(self) -> None:
+        run = self.from_place("http://10.1.0.9:9280")
+        assert "ollama-models/" not in run.files("small")["/run/bringup/bundle-wanted"]
+        assert pulled(run)[-1] == "http://10.1.0.9:9280/ollama-models"
+
+    def test_takes_nothing_where_they_are(self) -> None:
+        version = str(self.entry.ollama).split()[0]
+        run = self.from_place(MEDIA, with_ollama(f"version {version}", *self.whole))
+        assert "ollama-models/" not in run.files("small").get("/run/bringup/bundle-wanted", "")
+        assert "start ollama-models" not in run.kinds("small")
