@@ -11,6 +11,7 @@ import time
 import urllib.error
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 
 from .store import Json, Name, Store, listening, version
 
@@ -160,6 +161,16 @@ class Handler(BaseHTTPRequestHandler):
         print(f"[GIN] {format % args}", file=sys.stderr, flush=True)
 
 
+class Server(ThreadingHTTPServer):
+    """Asks no name server what its address is called, as the real one does not either."""
+
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+
 def noise(body: Json) -> str:
     words = random.Random(json.dumps(body, sort_keys=True)).choices(WORDS.split(), k=6)
     return " ".join(words)
@@ -175,5 +186,4 @@ def serve() -> None:
         Handler.store.prune()
     address = listening()
     print(f"Listening on {address[0]}:{address[1]} (version {version()})", file=sys.stderr, flush=True)
-    ThreadingHTTPServer.daemon_threads = True
-    ThreadingHTTPServer(address, Handler).serve_forever()
+    Server(address, Handler).serve_forever()
