@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import subprocess
 import uuid
 from pathlib import Path
 
@@ -42,7 +42,8 @@ def discard(directory: Path) -> None:
     gone = directory.with_name(f"{directory.name}.gone")
     for _ in range(2):
         if gone.exists():
-            shutil.rmtree(gone)
+            # a served host has 150,000 files, and rm takes half the time that Python does
+            subprocess.run(["rm", "-rf", "--one-file-system", "--", gone], check=True)
         if directory.exists():
             directory.rename(gone)
 
