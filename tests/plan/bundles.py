@@ -59,6 +59,7 @@ class Fleet:
 
     def asked(self) -> list[str]:
         """What was asked for with GET so far."""
+        self.server.rest()
         lines = (self.folder / "requests.jsonl").read_text().splitlines()
         return [row["path"] for row in map(json.loads, lines) if row["method"] == "GET"]
 

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -59,7 +60,26 @@ class StandInServer(ThreadingHTTPServer):
         self.root = root
         self.log = log
         self.faults = FaultSwitch()
+        self._answers = 0
+        self._changed = threading.Condition()
         super().__init__(address, handler)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """A request from its arrival to its line in the log, which comes after the client has its bytes."""
+        with self._changed:
+            self._answers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._answers -= 1
+                self._changed.notify_all()
+
+    def rest(self, timeout_seconds: float = 30) -> None:
+        """Waits until all that was answered is in the log."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._answers == 0, timeout_seconds)
 
 
 class StandInHandler(BaseHTTPRequestHandler):
@@ -82,6 +102,12 @@ class StandInHandler(BaseHTTPRequestHandler):
     # -- what http.server calls -------------------------------------------------------------------
 
     def do_GET(self) -> None:
+        with self.server.answering():
+            self._get()
+
+    do_HEAD = do_GET  # noqa: N815  (http.server's name)
+
+    def _get(self) -> None:
         self.faults = self.server.faults.for_url(self.url)
         if self.path == "/_lab":
             self.send_json(200, self.server.faults.current().model_dump(exclude_defaults=True))
@@ -93,8 +119,6 @@ class StandInHandler(BaseHTTPRequestHandler):
             self.send_json(status, {"Code": status, "Success": False, "Message": "a fault was switched on"})
             return
         self.answer()
-
-    do_HEAD = do_GET  # noqa: N815  (http.server's name)
 
     def do_POST(self) -> None:
         self.faults = self.server.faults.for_url(self.url)
