@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from ops.files import File
 from ops.task import Task
 from plan import apt, dnf
-from plan.apt import LISTS
 from plan.host import HostPlan
+from plan.probe import Probe
 
 APT = "apt-get --quiet --assume-yes --no-install-recommends -o DPkg::Lock::Timeout=600"
 DNF = "dnf --quiet --assumeyes --setopt=install_weak_deps=False"
@@ -27,7 +27,17 @@ def sources(plan: HostPlan) -> list[File]:
     """The files with our package sources."""
     if plan.bundle and plan.bundle.repository:
         return [File(dnf.REPOSITORY_FILE, plan.bundle.repository)]
-    return [File(apt.SOURCE_LIST, plan.apt_sources)] if plan.apt_sources else []
+    driver = plan.bundle.driver_sources if plan.bundle and plan.driver.maintained else None
+    texts = {apt.SOURCE_LIST: plan.apt_sources, apt.DRIVER_LIST: driver}
+    return [File(path, text) for path, text in texts.items() if text]
+
+
+def left_sources(plan: HostPlan, probe: Probe) -> list[str]:
+    """Package sources of ours on the host that the plan has not, with what apt keeps of them."""
+    wanted = {file.path for file in sources(plan)}
+    ours = (apt.SOURCE_LIST, apt.DRIVER_LIST, dnf.REPOSITORY_FILE)
+    there = [path for path in ours if path in probe.paths and path not in wanted]
+    return [*there, apt.LISTS] if apt.SOURCE_LIST in there else there
 
 
 def missing(names: Iterable[str], seen: Mapping[str, str]) -> list[str]:
@@ -51,7 +61,7 @@ def install_task(name: str, packages: Collection[str], manager: str, options: Co
         # an index may be missing, or older than the packages that the mirror still has
         apt_get = f"{APT} {shlex.join(options)}".strip()
         script = (
-            f"dpkg --configure -a\nmkdir -p {LISTS}\n"
+            f"dpkg --configure -a\nmkdir -p {apt.LISTS}\n"
             f"{apt_get} install {names} || {{ {apt_get} update && {apt_get} install {names}; }}"
         )
     return Task(name, f"installing {', '.join(packages)}", script, {"DEBIAN_FRONTEND": "noninteractive"})

@@ -4,6 +4,9 @@ from plan.errors import PlanError
 from plan.probe import Probe
 
 SOURCE_LIST = "/etc/bringup/apt.list"
+# further lists of ours beside it
+PARTS = "/etc/bringup/apt.d"
+DRIVER_LIST = f"{PARTS}/bundle.list"
 LISTS = "/var/lib/bringup-apt"
 COMPONENTS = {"debian": "main", "ubuntu": "main universe"}
 # where the distributions keep their own packages of NVIDIA's driver

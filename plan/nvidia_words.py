@@ -6,14 +6,11 @@ from plan import apt, dnf
 from plan.host import HostPlan
 from plan.nvidia_plan import DriverPlan
 
-# where apt finds our lists beside a mirror of the settings, which replaces the host's own sources
-LISTS = "/etc/bringup/apt.d"
-
 
 def plan_text(plan: HostPlan, driver: DriverPlan) -> str:
     """The driver's plan as the program on the host reads it: shell assignments, every value quoted."""
     repository = driver.repository
-    options = (*apt.options(LISTS),) if plan.apt_sources else ()
+    options = (*apt.options(apt.PARTS),) if plan.apt_sources else ()
     values: dict[str, str] = {
         "manager": driver.manager,
         "source": driver.source,
@@ -32,7 +29,7 @@ def plan_text(plan: HostPlan, driver: DriverPlan) -> str:
         "key_short": repository.key_hash[-8:] if repository else "",
         "apt_options": " ".join(options),
         "dnf_options": " ".join(dnf.options()) if plan.bundle and plan.bundle.repository else "",
-        "apt_lists": LISTS if plan.apt_sources else "/etc/apt/sources.list.d",
+        "apt_lists": apt.PARTS if plan.apt_sources else "/etc/apt/sources.list.d",
         "headers": " ".join(driver.headers),
         "kernels": " ".join(driver.kernels),
         "next_kernel": driver.kernels[-1],

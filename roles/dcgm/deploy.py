@@ -16,10 +16,10 @@ from ops import packages, task
 from ops.remote import Remote, privileges
 from ops.waiting import say
 from plan import burn_in as burn
+from plan.apt import PARTS
 from plan.burn_in import BurnInPlan
 from plan.host import HostPlan
 from plan.nvidia_plan import PROGRAM
-from plan.nvidia_words import LISTS
 from plan.probe import Probe
 
 LABEL = "testing the GPUs"
@@ -56,7 +56,7 @@ def burn_in(plan: HostPlan, probe: Probe) -> None:
 def _installation(plan: HostPlan, wanted: BurnInPlan) -> task.Task:
     names = plan.driver.exactly(wanted.packages)
     # it comes from where the driver comes from; beside one that is kept, from the host's own sources
-    options = packages.options(plan, LISTS) if plan.driver.maintained else ()
+    options = packages.options(plan, PARTS) if plan.driver.maintained else ()
     hint = HINT_OF_A_BUNDLE if plan.bundle and options else HINT
     install = packages.install_task("dcgm", names, plan.package_manager, options)
     script = (

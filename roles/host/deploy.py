@@ -35,6 +35,8 @@ def prepare(plan: HostPlan, probe: Probe) -> None:
     sources = packages.sources(plan)
     if sources:
         files.write(files=sources, seen=probe.paths, name="Write the package sources")
+    left = packages.left_sources(plan, probe)
+    files.absent(paths=left, seen=left, name="Remove package sources that the settings no longer name")
     options = packages.options(plan)
     task.run(
         task=packages.install_task("packages", plan.base_packages, plan.package_manager, options),

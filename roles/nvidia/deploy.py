@@ -21,7 +21,7 @@ from plan import gpu_health, nvidia_table
 from plan.host import HostPlan
 from plan.nvidia import MEMORY_EXCHANGE, PERSISTENCE
 from plan.nvidia_plan import DIRECTORY, PROGRAM, WAITING, DriverPlan
-from plan.nvidia_words import LISTS, plan_text
+from plan.nvidia_words import plan_text
 from plan.probe import Probe
 
 PLAN = f"{DIRECTORY}/plan"
@@ -102,8 +102,6 @@ def _files(plan: HostPlan, driver: DriverPlan) -> Iterator[files.File]:
             render("nvidia/preferences.j2", patterns=patterns, version=wanted, versions=driver.versions),
         )
         yield files.File("/etc/apt/apt.conf.d/52bringup-nvidia", render("nvidia/unattended.conf"))
-        if plan.bundle and plan.bundle.driver_sources:
-            yield files.File(f"{LISTS}/bundle.list", plan.bundle.driver_sources)
     else:
         yield files.File("/etc/dracut.conf.d/90-bringup-nvidia.conf", render("nvidia/dracut.conf"))
         if driver.repository:

@@ -106,6 +106,12 @@ class TestADeploy:
         again = deploy(FakeHost("gpu", there, from_place(MEDIA)), lock=TEXT)
         assert again.kinds("gpu") == ["probe"]
 
+    def test_that_a_host_no_longer_uses_leaves_no_package_sources(self, first: Run) -> None:
+        there = served(GPU, list[Exec](first.execs["gpu"]), applied(MEDIA))
+        later = deploy(FakeHost("gpu", there, ONE))
+        (removal,) = [trip.command for trip in later.execs["gpu"] if "apt.list" in trip.command]
+        assert "rm -rf -- /etc/bringup/apt.list /var/lib/bringup-apt" in removal
+
     def test_from_a_url_brings_it_and_takes_it_away_again(self) -> None:
         run = deploy(FakeHost("gpu", GPU, from_place("http://10.1.0.9:9280")), lock=TEXT)
         assert run.code == 0, run.output
