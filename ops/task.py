@@ -119,7 +119,8 @@ def start_command(task: Task, circumstances: Iterable[str] = ()) -> StringComman
         *circumstances,
         "/bin/sh",
         "-euc",
-        task.script,
+        # systemd would put its own variables where the script has its ones
+        task.script.replace("$", "$$"),
     ]
     return StringCommand(
         f'if [ "$(systemctl show {task.unit} -P SubState) $(systemctl show {task.unit} -P Description)" != '

@@ -2,8 +2,7 @@
 #
 #     check.sh DIRECTORY WANTED [URL]
 # WANTED is "all", or a file with a line per file: its name, and the hashes that it may have, or =PATH. With a URL the files are
-# brought into the directory first; a file that is there and right is not brought again. systemd takes what looks like a variable
-# of its own in braces, so there is none that cuts.
+# brought into the directory first; a file that is there and right is not brought again.
 set -eu
 directory=$1 wanted=$2 url=${3:-}
 index=SHA256SUMS

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import shlex
 import sys
 import tarfile
 import tempfile
@@ -55,6 +56,11 @@ class Exec:
     command: str
     sent: str
     stdin: str = ""
+
+    def script(self) -> str:
+        """What the shell of a task gets when this starts one: systemd makes one dollar of two."""
+        words = shlex.split(self.command)
+        return words[words.index("-euc") + 1].removesuffix(";").replace("$$", "$")
 
     def files(self) -> dict[str, str]:
         """Path -> content of the files that this command puts in place."""

@@ -13,7 +13,7 @@ from plan.host import HostPlan
 from plan.probe import parse
 from roles.ollama import deploy as role
 from tests import probes
-from tests.roles.fleet import Run
+from tests.roles.fleet import Exec, Run
 
 BARE = probes.answer(probes.BARE)
 TAG = "qwen2.5:0.5b"
@@ -63,14 +63,12 @@ def unit_of(plan: HostPlan) -> str:
     return role.unit_text(plan, service)
 
 
-def pull_command(run: Run) -> str:
+def pull_command(run: Run) -> Exec:
     """The command that starts the task of the models."""
-    (pull,) = [trip.command for trip in run.execs["small"] if "--unit=bringup-ollama-models" in trip.command]
+    (pull,) = [trip for trip in run.execs["small"] if "--unit=bringup-ollama-models" in trip.command]
     return pull
 
 
 def pulled(run: Run) -> list[str]:
     """The words of the program that the task runs."""
-    pull = pull_command(run)
-    script = shlex.split(pull[pull.index("systemd-run") :].removesuffix("; fi"))[-1]
-    return shlex.split(script.splitlines()[-1])
+    return shlex.split(pull_command(run).script().splitlines()[-1])

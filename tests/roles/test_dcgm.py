@@ -1,7 +1,6 @@
 """The burn-in against fake hosts: installed, run once, its verdict in one sentence, taken off again."""
 
 import json
-import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -92,11 +91,8 @@ def test_dcgm_goes_when_it_shall_be_absent() -> None:
 def test_what_dcgmi_says_is_recorded_as_json_whatever_it_is(tmp_path: Path, said: str, status: int) -> None:
     """The task's own script in a real shell; dcgmi and systemctl are programs that answer as told."""
     done = run(GPU, "")
-    (command,) = (
-        trip.command for trip in done.execs["gpu"] if "--unit=bringup-burn-in.service" in trip.command
-    )
-    words = shlex.split(command)
-    script = words[words.index("-euc") + 1].removesuffix(";").replace("/etc/bringup", str(tmp_path))
+    (trip,) = (trip for trip in done.execs["gpu"] if "--unit=bringup-burn-in.service" in trip.command)
+    script = trip.script().replace("/etc/bringup", str(tmp_path))
     text = said.format(json.dumps(sample("gb10-level1"), indent=1)) if "{}" in said else said
     (tmp_path / "output").write_text(text)
     for name, body in (("dcgmi", f"cat {tmp_path}/output; exit {status}"), ("systemctl", "true")):

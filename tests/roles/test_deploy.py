@@ -150,12 +150,6 @@ class TestFirstRun:
         )
         assert laid < checked < moved
 
-    def test_gives_systemd_no_script_that_it_would_expand_itself(self, first: Run) -> None:
-        """systemd replaces ${NAME} and $$ in a unit's command before the shell sees them."""
-        scripts = [trip.command for trip in first.execs["cpu"] if "systemd-run" in trip.command]
-        assert scripts
-        assert not [script for script in scripts if re.search(r"\$\{|\$\$", script)]
-
 
 @pytest.fixture(scope="module")
 def again(converged: dict[str, str], lan: dict[str, Any]) -> Run:

@@ -268,10 +268,6 @@ class TestABareHost:
         )
         assert not [path for path in written if path.startswith("/etc/apt")]
 
-    def test_gives_systemd_no_script_that_it_would_expand_itself(self, fleet: Run) -> None:
-        sent = [trip.command for trip in fleet.execs["bare"] if "systemd-run" in trip.command]
-        assert not [command for command in sent if "${" in command or "$$" in command]
-
 
 class TestAReboot:
     def test_that_is_not_allowed_ends_the_host_after_the_installation(self, fleet: Run) -> None:

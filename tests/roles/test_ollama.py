@@ -323,7 +323,7 @@ class TestADeploy:
         assert "conda" not in sent and "uv pip" not in sent
 
     def test_pulls_through_a_server_of_its_own_as_the_service_user(self) -> None:
-        pull = pull_command(self.run)
+        pull = pull_command(self.run).command
         assert f"--setenv=OLLAMA_HOST={role.PULL_ADDRESS}" in pull
         assert "--property=User=bringup" in pull
         assert pulled(self.run)[-4:] == ["pull", TAG, "registry.ollama.ai/library/qwen2.5/0.5b", "any"]

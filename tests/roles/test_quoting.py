@@ -150,7 +150,7 @@ def script_of(work: task.Task) -> str:
     """The script that systemd gets from the shell command that starts a task."""
     command = task.start_command(work).get_raw_value()
     launch = shlex.split(command[command.index("systemd-run") :].removesuffix("; fi"))
-    assert launch[-3:] == ["/bin/sh", "-euc", work.script]
+    assert launch[-3:] == ["/bin/sh", "-euc", work.script.replace("$", "$$")]
     assert f"--unit={work.unit}" in launch
     assert [word for word in launch if word.startswith("--setenv=")] == [
         f"--setenv={name}={value}" for name, value in sorted(work.environment.items())

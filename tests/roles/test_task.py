@@ -14,7 +14,7 @@ from ops.task import Task, start_command
 TASK = Task(
     "torch",
     "installing torch (it's large)",
-    "echo 'one two'\nexit 0",
+    "echo 'one two' $$\nexit ${code%%.*}",
     {"UV_CACHE_DIR": "/var/cache/a b"},
     {"User": "bringup"},
 )
@@ -67,7 +67,8 @@ LAUNCHED = [
     *("systemd-run", "--quiet", "--unit=bringup-torch.service", f"--description={description(TASK)}"),
     *("--property=RemainAfterExit=yes", "--property=TimeoutStopSec=20"),
     *("--setenv=UV_CACHE_DIR=/var/cache/a b", "--property=User=bringup"),
-    *("/bin/sh", "-euc", TASK.script),
+    # systemd makes one of two, and of ${code%%.*} nothing
+    *("/bin/sh", "-euc", "echo 'one two' $$$$\nexit $${code%%.*}"),
 ]
 
 

@@ -38,8 +38,8 @@ def again(text: str, *options: str) -> Run:
 
 
 def test_the_check_is_told_what_every_gpu_should_reach(first: Run) -> None:
-    (start,) = (trip.command for trip in first.execs["gpu"] if "--unit=bringup-check-torch" in trip.command)
-    script = shlex.split(start)[shlex.split(start).index("-euc") + 1]
+    (start,) = (trip for trip in first.execs["gpu"] if "--unit=bringup-check-torch" in trip.command)
+    script = start.script()
     call = shlex.split(script[script.index("setpriv") : script.index(")\n")])
     version, accelerator, floors = call[-3:]
     assert (version.split("+")[0].count("."), accelerator) == (2, "cuda")
