@@ -60,7 +60,7 @@ def processes(name: str) -> set[int]:
     }
 
 
-def kill(name: str, timeout_seconds: float = 20) -> None:
+def kill(name: str, timeout_seconds: float = 120) -> None:
     """Pull the plug: SIGKILL to every process in the cgroup NAME, and wait until they are gone."""
     deadline = time.monotonic() + timeout_seconds
     while left := processes(name):

@@ -7,6 +7,7 @@ kernel when the machine is gone, however it ended.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,8 +67,13 @@ def supervise(host: LabHost) -> int:
 
 
 def _mount(host: LabHost) -> None:
-    """Relative paths, because a colon or a comma in an absolute one would divide overlayfs's options."""
-    options = "lowerdir=base,upperdir=upper,workdir=work"
+    """Relative paths, because a colon or a comma in an absolute one would divide overlayfs's options.
+
+    The disk waits for no write: what a machine that lost its power wrote, this computer still has. That a
+    disk was mounted so before is no reason to refuse it, unless this computer itself lost its power.
+    """
+    options = "lowerdir=base,upperdir=upper,workdir=work,volatile"
+    shutil.rmtree(host.directory / "work/work/incompat", ignore_errors=True)
     mount = ["mount", "-t", "overlay", "overlay", "-o", options, "root"]
     done = subprocess.run(mount, cwd=host.directory, capture_output=True, text=True)
     if done.returncode != 0:
