@@ -81,8 +81,15 @@ bench-models: $(VENV)/.ready lab-packages ## one, four, eight hosts get a model:
 	@for program in aria2c rsync; do command -v $$program >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends aria2 rsync >/dev/null; }; done
 	$(BIN)/python -m tests.bench.models_bench
 
+# The unit tests take what the lab leaves of the processor while it waits; they are shown when they end.
 .PHONY: test
-test: check test-unit test-lab ## everything that passes without a GPU, the lab included
+test: check lab-packages ## everything that passes without a GPU, the lab included
+	@said="$$(mktemp)"; trap 'rm -f "$$said"' EXIT; \
+	 { nice $(MAKE) --no-print-directory test-unit >"$$said" 2>&1; unit=$$?; cat "$$said"; exit $$unit; } & \
+	 $(MAKE) --no-print-directory test-lab; lab=$$?; \
+	 wait $$!; unit=$$?; \
+	 [ $$unit = 0 ] || echo "the unit tests failed: see above, or run make test-unit"; \
+	 exit $$((lab | unit))
 
 .PHONY: docs
 docs: $(VENV)/.ready ## renew docs/settings.md

@@ -22,7 +22,16 @@ FIRST = Lab.from_environment()
 # What stand-ins offer and no address is in, dearest to make.
 COPIED = ("python", "wheels")
 # The longest first, so that no worker is left with one of them at the end; the README wants bare hosts.
-ORDER = ("test_readme", "test_nvidia", "test_services", "test_chain", "test_proof", "test_ollama")
+ORDER = (
+    "test_readme",
+    "test_nvidia",
+    "test_services",
+    "test_chain",
+    "test_proof",
+    "test_ollama",
+    "test_lock",
+    "test_models",
+)
 
 
 def _lab_of_this_worker() -> None:

@@ -41,7 +41,8 @@ async def meanwhile(clients: Clients, model: str, work: Callable[[], Result]) ->
         async def ask(number: int) -> None:
             while not run.done():
                 ended.append(await stream(http, model, number, set()))
-                await asyncio.sleep(1)
+                # what the work starts has no other processor
+                await asyncio.sleep(4)
 
         await asyncio.gather(*(ask(number) for number in range(3)))
         return await run, ended

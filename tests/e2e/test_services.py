@@ -124,7 +124,7 @@ def engine(service: str) -> list[int]:
 WATCH = """
 set -u; unit=$1; port=$2; model=$3; since=
 body='{"model":"'$model'","max_tokens":1,"prompt":"a"}'
-while sleep 0.5; do
+while sleep 1; do
     if [ "$(systemctl show -P ActiveState $unit)" != active ] ||
         curl --silent --fail --max-time 20 --output /dev/null --header 'Content-Type: application/json' \\
             --data "$body" http://127.0.0.1:$port/v1/completions; then since=; continue; fi
