@@ -1,5 +1,7 @@
 """A pytest plugin for `tests/verify`: its hosts answer with texts, and nothing is connected to.
 
+No host answers before all are asked, so that a run which asks them one after another finds none in order.
+
     pytest -p tests.roles.answering tests/verify --inventory INVENTORY
 
 $BRINGUP_TEST_ANSWERS names a JSON file: host -> [what the probe prints, what the collection prints].
@@ -12,7 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
+
+WAIT_SECONDS = 10
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,6 +38,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
         def answer(text: str) -> Any:
             trips[host.name] = trips.get(host.name, 0) + 1
+            with gevent.Timeout(WAIT_SECONDS, OSError(f"only {len(trips)} hosts are asked at once")):
+                while len(trips) < len(answers) or min(trips.values()) < trips[host.name]:
+                    gevent.sleep(0.01)
             return SimpleNamespace(failed=False, stdout=text, stderr="", rc=0)
 
         backend = SimpleNamespace(pyinfra_host=SimpleNamespace(disconnect=lambda: None))

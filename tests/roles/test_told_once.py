@@ -166,7 +166,7 @@ def test_each_trouble_is_told_in_one_sentence(reported: Mapping[str, HostReport]
         assert translated(sentence), f"{sentence} is not told in Chinese"
 
 
-def test_a_host_is_asked_twice_however_many_checks_it_has(folder: Path) -> None:
+def test_hosts_are_asked_side_by_side_and_twice_however_many_checks_they_have(folder: Path) -> None:
     assert json.loads((folder / "trips.json").read_text()) == dict.fromkeys(SABOTAGE, 2)
 
 
