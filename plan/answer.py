@@ -14,8 +14,9 @@ Engine = Literal["vllm", "ollama"]
 class Machine:
     """What a host is. `gpus` empty: a host without a GPU. None: not known.
 
-    `driver_works`: the driver was seen driving every GPU, whatever its lists say. `modules`: the flavour of
-    the kernel modules in use, "open" or "proprietary". Memory and disks in GiB; `memory_gib` is the host's.
+    `driver_works`: the driver was seen driving every GPU, whatever its lists say. `driver_borrowed`: this is
+    a container, and the driver that of the computer it runs on. `modules`: the flavour of the kernel modules
+    in use, "open" or "proprietary". Memory and disks in GiB; `memory_gib` is the host's.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -24,6 +25,7 @@ class Machine:
     glibc: str | None = None
     architecture: str = "x86_64"
     driver_works: bool = False
+    driver_borrowed: bool = False
     modules: str | None = None
     memory_gib: float | None = None
     cpu_cores: int | None = None

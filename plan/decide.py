@@ -171,6 +171,7 @@ def _machine(settings: Settings, probe: Probe) -> Machine:
         glibc=probe.glibc,
         architecture=probe.architecture,
         driver_works=bool(_smi(probe)),
+        driver_borrowed=nvidia.borrows(probe),
         modules=probe.nvidia.flavour or probe.nvidia.installed_flavour,
         memory_gib=probe.memory_gib,
         cpu_cores=probe.cpu_count,

@@ -115,7 +115,12 @@ def _memory(wish: Wish) -> Iterator[Change]:
 
 def _host(machine: Machine, wish: Wish) -> Iterator[Change]:
     if machine.gpus and not wish.manage_driver:
-        sentence = "Let driver branch {branch} with {modules} modules be installed."
+        what = "driver branch {branch} with {modules} modules"
+        sentence = (
+            f"Install {what} on the computer that this container runs on."
+            if machine.driver_borrowed
+            else f"Let {what} be installed."
+        )
         yield Change(3, sentence, wish={"manage_driver": True})
     if machine.glibc or machine.os:
         sentence = f"Use a system with glibc {NEW_GLIBC} or newer (Ubuntu 24.04, Debian 12)."
