@@ -57,15 +57,16 @@ check: $(VENV)/.ready ## ruff, mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-TESTS := tests/plan tests/roles tests/e2e tests/test_architecture.py
+TESTS  := tests/plan tests/roles tests/e2e tests/test_architecture.py
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 .PHONY: test-unit
 test-unit: $(VENV)/.ready ## everything that needs no lab
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not lab and not online" $(TESTS)
+	$(PYTEST) -q -m "not lab and not online" $(TESTS)
 
 .PHONY: test-lab
 test-lab: $(VENV)/.ready lab-packages ## the lab, end to end (needs root)
-	$(BIN)/pytest -v -m lab -n 2 --dist loadfile --no-loadscope-reorder --durations=25 $(TESTS)
+	$(PYTEST) -v --no-loadscope-reorder --durations=25 -m lab $(TESTS)
 
 .PHONY: test-online
 test-online: $(VENV)/.ready ## decisions resolved against the package index; slow, not part of make test
@@ -81,15 +82,15 @@ bench-models: $(VENV)/.ready lab-packages ## one, four, eight hosts get a model:
 	@for program in aria2c rsync; do command -v $$program >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends aria2 rsync >/dev/null; }; done
 	$(BIN)/python -m tests.bench.models_bench
 
-# The unit tests take what the lab leaves of the processor while it waits; they are shown when they end.
+# The tests without hosts run in what those with hosts leave of the processor; they are shown when they end.
 .PHONY: test
 test: check lab-packages ## everything that passes without a GPU, the lab included
 	@said="$$(mktemp)"; trap 'rm -f "$$said"' EXIT; \
-	 { nice $(MAKE) --no-print-directory test-unit >"$$said" 2>&1; unit=$$?; cat "$$said"; exit $$unit; } & \
-	 $(MAKE) --no-print-directory test-lab; lab=$$?; \
-	 wait $$!; unit=$$?; \
-	 [ $$unit = 0 ] || echo "the unit tests failed: see above, or run make test-unit"; \
-	 exit $$((lab | unit))
+	 { $(PYTEST) -q -m "not online" $(filter-out tests/e2e,$(TESTS)) >"$$said" 2>&1; code=$$?; cat "$$said"; exit $$code; } & \
+	 $(PYTEST) -v --no-loadscope-reorder --durations=25 -m "not online" tests/e2e; hosts=$$?; \
+	 wait $$!; others=$$?; \
+	 [ $$others = 0 ] || echo "tests without hosts failed: see above"; \
+	 exit $$((hosts | others))
 
 .PHONY: docs
 docs: $(VENV)/.ready ## renew docs/settings.md

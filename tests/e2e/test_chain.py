@@ -46,11 +46,9 @@ def kill_pyinfra(process: Process) -> None:
 
 
 def pull_the_plug(process: Process) -> None:
-    for host in HOSTS:
-        machines.power_off(host)
+    machines.power_off(VICTIM)
     process.wait(timeout=300)
-    for host in HOSTS:
-        machines.boot(host)
+    machines.boot(VICTIM)
 
 
 def cut_the_hub(process: Process) -> None:
@@ -66,8 +64,8 @@ CUTS = [kill_pyinfra, pull_the_plug, cut_the_hub]
 
 
 def fetching() -> bool:
-    """One host is in the middle of its wheels, the other in the middle of its model."""
-    model = "running" in on(OTHER, "systemctl show -P SubState 'bringup-model-*'")
+    """The host is in the middle of its wheels, and of its model."""
+    model = "running" in on(VICTIM, "systemctl show -P SubState 'bringup-model-*'")
     return model and any(running(VICTIM, task) for task in ("install-torch", "install-vllm"))
 
 
@@ -91,12 +89,9 @@ PREFIX = "/opt/bringup/conda/envs/serve"
 STOP = f"systemctl stop {UNIT}"
 # of a host that has been installed; nothing serves then, for a second server beside it costs minutes
 UNDO = {
-    fetching: {
-        VICTIM: f"{STOP}; cd {PREFIX}/bin && ./uv pip uninstall --python ./python vllm &&"
-        " ./uv cache clean --cache-dir /var/cache/bringup/uv vllm",
-        OTHER: f"{STOP}; rm -rf /srv/models/*",
-    },
-    starting_the_service: {VICTIM: STOP},
+    fetching: f"{STOP}; rm -rf /srv/models/*; cd {PREFIX}/bin && ./uv pip uninstall --python ./python vllm &&"
+    " ./uv cache clean --cache-dir /var/cache/bringup/uv vllm",
+    starting_the_service: STOP,
 }
 
 
@@ -113,8 +108,7 @@ def hosts_that_are_bare(bare_hosts: None) -> None:
 def test_the_run_after_a_cut_completes(
     moment: Callable[[], bool], cut: Callable[[Process], None], tmp_path: Path
 ) -> None:
-    for host, script in UNDO[moment].items():
-        on(host, f"if [ -d {PREFIX} ]; then {script}; fi")
+    on(VICTIM, f"if [ -d {PREFIX} ]; then {UNDO[moment]}; fi")
     faults(FILES, rate=10_000_000, match="/wheels/")
     faults(HUB, rate=150_000, match=".safetensors")
     cut_when(moment, cut, tmp_path / "log")
