@@ -19,6 +19,7 @@ from pyinfra.context import host
 
 from ops.remote import Remote, privileges
 from ops.waiting import journal, say, wait
+from plan.probe import Unit
 
 # A line of a task's output that begins so is shown to the operator when the task has ended well.
 WARNING = "warning: "
@@ -91,6 +92,23 @@ def join(
         host.noop(f"{task.name} is done")
         return
     yield FunctionCommand(joined, (task, privileges(), rescue), {})
+
+
+@operation()
+def clear(seen: Mapping[str, Unit]) -> Generator[str, None, None]:
+    """Clears away tasks that ended well when the run that started them was gone.
+
+    Until then systemd keeps what it does after them, such as closing the ports of an exchange.
+    """
+    ended = [
+        name
+        for name, unit in sorted(seen.items())
+        if name.startswith("bringup-") and (unit.active, unit.sub) == ("active", "exited")
+    ]
+    if not ended:
+        host.noop("no task has ended unseen")
+        return
+    yield f"systemctl stop {' '.join(map(shlex.quote, ended))}"
 
 
 @operation()

@@ -14,6 +14,7 @@ from plan.probe import Probe
 
 def clear(plan: HostPlan, probe: Probe) -> None:
     """Stops and removes services that are no longer wanted, with their caches, before what they stand on."""
+    task.clear(seen=probe.units, name="Clear away work that ended unseen")
     for unit in host.loop(plan.removed_services):
         units.gone(
             unit=unit,

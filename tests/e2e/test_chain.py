@@ -115,6 +115,9 @@ def test_the_run_after_a_cut_completes(
     heal()
     deployed()
     assert all(served(host) for host in HOSTS)
+    # nothing that ended while nobody waited is kept, nor what it had opened
+    left = "systemctl list-units --all --plain --no-legend 'bringup-*' | grep -v gateway; ls /run/bringup"
+    assert [on(host, f"{left}; nft list tables 2>/dev/null") for host in HOSTS] == ["", ""]
 
 
 def processes() -> dict[str, str]:

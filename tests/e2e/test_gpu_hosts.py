@@ -76,7 +76,7 @@ PLANNED = [
 REFUSED = {
     "a10g-v11.xml": "CUDA 12.1 needs driver 525.60.13 or newer, this one is 515.105.01",
     "tesla-t4-v11.xml": "CUDA 12.1 needs driver 525.60.13 or newer, this one is 515.105.01",
-    "tesla-v100s-32gb-v11.xml": "Let driver branch 580 with proprietary modules be installed",
+    "tesla-v100s-32gb-v11.xml": "Install driver branch 580 with proprietary modules on the computer that",
     "quadro-p2000-v12.xml": "Quadro P2000 is of compute capability 6.1, the wheel holds code for 7.0",
     "a100-sxm4-40gb-mig-v11.xml": "GPU NVIDIA A100-SXM4-40GB: is cut into MIG instances",
     "a100-sxm4-80gb-mig-v12.xml": "GPU NVIDIA A100-SXM4-80GB: is cut into MIG instances",

@@ -170,6 +170,12 @@ class TestSecondRun:
         assert again.code == 0
 
 
+def test_work_that_ended_while_nobody_waited_is_cleared_away(converged: dict[str, str]) -> None:
+    unit = "Id=bringup-model-x.service\nActiveState=active\nSubState=exited\nUnitFileState=transient"
+    run = deploy(FakeHost("gpu", changed(converged["gpu"], "^@@units\n", f"@@units\n{unit}\n\n"), ONE))
+    assert run.kinds("gpu") == ["probe", "systemctl stop bringup-model-x.service"]
+
+
 def test_a_dry_run_shows_the_plan_and_changes_nothing(lan: dict[str, Any]) -> None:
     run = deploy(FakeHost("cpu", BARE, lan), options=("--dry",))
     assert run.kinds("cpu") == ["probe"]
