@@ -82,14 +82,15 @@ bench-models: $(VENV)/.ready lab-packages ## one, four, eight hosts get a model:
 	@for program in aria2c rsync; do command -v $$program >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends aria2 rsync >/dev/null; }; done
 	$(BIN)/python -m tests.bench.models_bench
 
-# The tests without hosts run in what those with hosts leave of the processor; they are shown when they end.
+# The tests without hosts run in what those with hosts leave of the processor, and are shown after them.
 .PHONY: test
 test: check lab-packages ## everything that passes without a GPU, the lab included
-	@said="$$(mktemp)"; trap 'rm -f "$$said"' EXIT; \
-	 { $(PYTEST) -q -m "not online" $(filter-out tests/e2e,$(TESTS)) >"$$said" 2>&1; code=$$?; cat "$$said"; exit $$code; } & \
+	@said="$$(mktemp)"; \
+	 $(PYTEST) -q -m "not online" $(filter-out tests/e2e,$(TESTS)) >"$$said" 2>&1 & beside=$$!; \
+	 trap 'kill $$beside 2>/dev/null; rm -f "$$said"' EXIT; \
 	 $(PYTEST) -v --no-loadscope-reorder --durations=25 -m "not online" tests/e2e; hosts=$$?; \
-	 wait $$!; others=$$?; \
-	 [ $$others = 0 ] || echo "tests without hosts failed: see above"; \
+	 wait $$beside; others=$$?; cat "$$said"; \
+	 [ $$hosts = 0 ] || echo "tests with hosts failed: see above those without"; \
 	 exit $$((hosts | others))
 
 .PHONY: docs
