@@ -73,7 +73,7 @@ def _mount(host: LabHost) -> None:
     disk was mounted so before is no reason to refuse it, unless this computer itself lost its power.
     """
     options = "lowerdir=base,upperdir=upper,workdir=work,volatile"
-    shutil.rmtree(host.directory / "work/work/incompat", ignore_errors=True)
+    shutil.rmtree(host.directory / "work" / "work" / "incompat", ignore_errors=True)
     mount = ["mount", "-t", "overlay", "overlay", "-o", options, "root"]
     done = subprocess.run(mount, cwd=host.directory, capture_output=True, text=True)
     if done.returncode != 0:
