@@ -108,7 +108,11 @@ def clear(seen: Mapping[str, Unit]) -> Generator[str, None, None]:
     if not ended:
         host.noop("no task has ended unseen")
         return
-    yield f"systemctl stop {' '.join(map(shlex.quote, ended))}"
+    # one that this run has joined since is unknown to systemd by now
+    yield (
+        f"for unit in {shlex.join(ended)}; do "
+        'if [ "$(systemctl show -P SubState "$unit")" = exited ]; then systemctl stop "$unit"; fi; done'
+    )
 
 
 @operation()

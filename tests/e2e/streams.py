@@ -42,7 +42,7 @@ async def meanwhile(clients: Clients, model: str, work: Callable[[], Result]) ->
             while not run.done():
                 ended.append(await stream(http, model, number, set()))
                 # what the work starts has no other processor
-                await asyncio.sleep(4)
+                await asyncio.sleep(2)
 
         await asyncio.gather(*(ask(number) for number in range(3)))
         return await run, ended

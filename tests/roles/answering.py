@@ -17,7 +17,7 @@ from typing import Any
 import gevent
 import pytest
 
-WAIT_SECONDS = 10
+WAIT_SECONDS = 30
 
 
 @pytest.hookimpl(tryfirst=True)

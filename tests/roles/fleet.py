@@ -97,6 +97,7 @@ KINDS = (
     (r"systemd-run .*--unit=bringup-([a-z0-9.-]+)\.service", "start"),
     (r"state=\$\(systemctl show -P SubState bringup-([a-z0-9.-]+)\.service", "join"),
     (r"sort >/etc/bringup/state.new", "stamp"),
+    (r"for unit in (\S+); do if .* = exited", "clear"),
     (r"install -D ", "write"),
     (r"install -d .* (/\S+)", "directories"),
     (r"useradd .* (\S+)", "useradd"),

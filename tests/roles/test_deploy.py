@@ -173,7 +173,7 @@ class TestSecondRun:
 def test_work_that_ended_while_nobody_waited_is_cleared_away(converged: dict[str, str]) -> None:
     unit = "Id=bringup-model-x.service\nActiveState=active\nSubState=exited\nUnitFileState=transient"
     run = deploy(FakeHost("gpu", changed(converged["gpu"], "^@@units\n", f"@@units\n{unit}\n\n"), ONE))
-    assert run.kinds("gpu") == ["probe", "systemctl stop bringup-model-x.service"]
+    assert run.kinds("gpu") == ["probe", "clear bringup-model-x.service"]
 
 
 def test_a_dry_run_shows_the_plan_and_changes_nothing(lan: dict[str, Any]) -> None:
