@@ -24,15 +24,20 @@ def pulls(plan: HostPlan, model: ModelPlan) -> bool:
 
 
 def options(plan: HostPlan, model: ModelPlan, firewall: str) -> list[str]:
-    """Options of systemd-run: who exchanges, and root's guard before the two ports and after them."""
+    """Options of systemd-run: who exchanges, and root's guard before the two ports and after them.
+
+    The unit is root's: with a user of its own the guard would need systemd's `+`, and systemd forgets such a
+    command of a transient unit at its next daemon-reload (seen with 252: it writes ExecStopPostEx=, which it
+    cannot read). The ports would then stay guarded for good.
+    """
     part = of(plan, model)
     if part is None:
         return []
     guard = f"/bin/sh {firewall}"
     return [
         f"--setenv=BRINGUP_SHARE={part.json}",
-        f"--property=ExecStartPre=-+{guard} up {part.port} {part.firewall} {shlex.join(part.peers)}",
-        f"--property=ExecStopPost=-+{guard} down {part.port} {part.firewall}",
+        f"--property=ExecStartPre=-{guard} up {part.port} {part.firewall} {shlex.join(part.peers)}",
+        f"--property=ExecStopPost=-{guard} down {part.port} {part.firewall}",
     ]
 
 

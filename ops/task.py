@@ -26,6 +26,11 @@ WARNING = "warning: "
 MOST_LINES = 200
 
 
+def unit(name: str) -> str:
+    """The transient unit of the task of this name."""
+    return f"bringup-{name}.service"
+
+
 @dataclass(frozen=True)
 class Task:
     """A shell script to run as root on the host.
@@ -47,7 +52,7 @@ class Task:
     @property
     def unit(self) -> str:
         """The transient unit's name."""
-        return f"bringup-{self.name}.service"
+        return unit(self.name)
 
     @property
     def digest(self) -> str:

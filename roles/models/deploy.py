@@ -22,6 +22,8 @@ from plan.tokens import Tokens
 PROGRAMS = "/opt/bringup/bin/models"
 FIREWALL = f"{PROGRAMS}/firewall.sh"
 TOKENS = "/etc/bringup/credentials/models.env"
+# The unit itself is root's, as an exchange needs it; nothing from outside is read before this.
+AS_USER = f'setpriv --reuid="$(id -u {USER})" --regid="$(id -g {USER})" --init-groups --'
 # How long a download bears a place that does not answer, before it ends with a sentence.
 PATIENCE_SECONDS = 180
 
@@ -55,13 +57,13 @@ def start(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
     for model in host.loop(plan.models):
         upload.send(
             model=model,
-            needed=place(model.endpoint).kind == "operator" and _needed(plan, model, probe),
+            needed=place(model.endpoint).kind == "operator" and _lacking(plan, model, probe),
             pulls=partial(exchange.pulls, plan, model),
             name="Send the model from the operator's machine",
         )
         task.start(
             task=_download(plan, environment, model, bool(tokens.environment_file)),
-            needed=_needed(plan, model, probe),
+            needed=_lacking(plan, model, probe) or _under_way(model, probe),
             circumstances=partial(_circumstances, plan, model),
             name="Start the model download",
         )
@@ -74,7 +76,7 @@ def join(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
     for model in host.loop(plan.models):
         task.join(
             task=_download(plan, plan.environment, model, bool(tokens.environment_file)),
-            needed=_needed(plan, model, probe),
+            needed=_lacking(plan, model, probe) or _under_way(model, probe),
             rescue=partial(_rescue, plan, model),
             name="Wait for the model download",
         )
@@ -102,8 +104,18 @@ def programs() -> list[files.File]:
     return [files.File(f"{PROGRAMS}/{name}", render(f"models/{name}"), mode="755") for name in sources]
 
 
-def _needed(plan: HostPlan, model: ModelPlan, probe: Probe) -> bool:
+def _lacking(plan: HostPlan, model: ModelPlan, probe: Probe) -> bool:
     return not model.there(probe) or plan.downloads.verify == "full"
+
+
+def _under_way(model: ModelPlan, probe: Probe) -> bool:
+    """Whether a run that was cut left its download at work; with a whole model it still shares that."""
+    unit = probe.units.get(task.unit(_name(model)))
+    return unit is not None and unit.sub == "running"
+
+
+def _name(model: ModelPlan) -> str:
+    return f"model-{model.slug}"
 
 
 def _shared(plan: HostPlan, model: ModelPlan, probe: Probe) -> bool:
@@ -159,9 +171,9 @@ def _download(plan: HostPlan, environment: EnvironmentPlan, model: ModelPlan, to
     command = [f"{environment.prefix}/bin/python", "-B", f"{PROGRAMS}/fetch.py", json.dumps(job)]
     proxies = {name: wish.proxy for name in ("http_proxy", "https_proxy") if wish.proxy}
     return task.Task(
-        name=f"model-{model.slug}",
+        name=_name(model),
         label=f"model {model.model}",
-        script=f"mkdir -p {shlex.quote(model.parent)}\nexec {shlex.join(command)}",
+        script=f"{AS_USER} mkdir -p {shlex.quote(model.parent)}\nexec {AS_USER} {shlex.join(command)}",
         environment={
             "HOME": "/var/lib/bringup",
             "REQUESTS_CA_BUNDLE": environment.certificates,
@@ -169,10 +181,10 @@ def _download(plan: HostPlan, environment: EnvironmentPlan, model: ModelPlan, to
             **proxies,
         },
         properties={
-            "User": USER,
             "UMask": "0022",
             "ProtectSystem": "strict",
-            "ReadWritePaths": "/srv/models /var/lib/bringup",
+            # /run is for the guard of an exchange
+            "ReadWritePaths": "/srv/models /var/lib/bringup /run",
             "PrivateTmp": "yes",
             "NoNewPrivileges": "yes",
             **({"EnvironmentFile": TOKENS} if tokens else {}),

@@ -112,6 +112,8 @@ def test_the_run_after_a_cut_completes(
     faults(FILES, rate=10_000_000, match="/wheels/")
     faults(HUB, rate=150_000, match=".safetensors")
     cut_when(moment, cut, tmp_path / "log")
+    # as any package that is installed meanwhile may do; what is under way must not lose its end by it
+    on(OTHER, "systemctl daemon-reload")
     heal()
     deployed()
     assert all(served(host) for host in HOSTS)

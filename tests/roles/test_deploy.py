@@ -170,10 +170,20 @@ class TestSecondRun:
         assert again.code == 0
 
 
-def test_work_that_ended_while_nobody_waited_is_cleared_away(converged: dict[str, str]) -> None:
-    unit = "Id=bringup-model-x.service\nActiveState=active\nSubState=exited\nUnitFileState=transient"
+@pytest.mark.parametrize(
+    ("slug", "state", "done"),
+    [
+        ("x", "exited", ["clear bringup-model-x.service"]),
+        # with a whole model it still shares that, and nobody else would wait for its end
+        (SLUG, "running", [f"start model-{SLUG}", f"join model-{SLUG}"]),
+    ],
+)
+def test_what_a_cut_run_left_at_work_is_not_left_for_good(
+    slug: str, state: str, done: list[str], converged: dict[str, str]
+) -> None:
+    unit = f"Id=bringup-model-{slug}.service\nActiveState=active\nSubState={state}\nUnitFileState=transient"
     run = deploy(FakeHost("gpu", changed(converged["gpu"], "^@@units\n", f"@@units\n{unit}\n\n"), ONE))
-    assert run.kinds("gpu") == ["probe", "clear bringup-model-x.service"]
+    assert run.kinds("gpu") == ["probe", *done]
 
 
 def test_a_dry_run_shows_the_plan_and_changes_nothing(lan: dict[str, Any]) -> None:

@@ -128,8 +128,9 @@ def test_a_shell_hands_every_value_to_its_program_as_it_was_written(candidates: 
     made, started = map(
         shlex.split, script_of(models._download(plan, environment, model, False)).splitlines()
     )
-    assert made == ["mkdir", "-p", model.parent]
-    program = [f"{environment.prefix}/bin/python", "-B", f"{models.PROGRAMS}/fetch.py"]
+    as_user = shlex.split(models.AS_USER)
+    assert made == [*as_user, "mkdir", "-p", model.parent]
+    program = [*as_user, f"{environment.prefix}/bin/python", "-B", f"{models.PROGRAMS}/fetch.py"]
     assert started[:-1] == ["exec", *program]
     job = json.loads(started[-1])
     assert [job[name] for name in ("model", "revision", "directory", "staging")] == [
