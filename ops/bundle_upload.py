@@ -75,21 +75,13 @@ def _checked(root: Path, wanted: list[str]) -> list[str]:
 
 
 def _send_files(remote: Remote, directory: str, root: Path, paths: list[str]) -> None:
-    there = _sizes(remote, directory)
+    remote.run(f"install -d {shlex.quote(directory)}")
+    there = upload.already(remote, directory, {path: root / path for path in paths})
     meter = progress.Meter(sum((root / path).stat().st_size for path in paths))
     for path in paths:
-        source = root / path
-        # the index is small, and may be another one of the same size
-        offset = 0 if path == bundle.INDEX else min(there.get(path, 0), source.stat().st_size)
+        source, offset = root / path, there.get(path, 0)
         meter.skip(offset)
         for start, piece in upload.pieces(source, offset):
             upload.append(remote, f"{directory}/{path}", start, piece, owner="root")
             meter.add(len(piece))
             progress.tell(remote, LABEL, meter.text)
-
-
-def _sizes(remote: Remote, directory: str) -> dict[str, int]:
-    """Path -> bytes of what is there already."""
-    folder = shlex.quote(directory)
-    text = remote.run(f"install -d {folder} && find {folder} -type f -printf '%s %P\\n'").text
-    return {path: int(size) for size, _, path in (line.partition(" ") for line in text.splitlines() if line)}

@@ -23,8 +23,8 @@ from ops.remote import Remote
 MEASURED = re.compile(
     r"(?P<percent>\d+)% of (?P<total>\S+ \w+)(, (?P<rate>\S+ \w+/s))?(, (?P<left>.+) left)?"
 )
-# Without a terminal a measured line every two seconds from every host would bury the rest.
-LINE_SECONDS = 15.0
+# Without a terminal a line every two seconds from every host would bury the rest.
+LINE_SECONDS, WORDS_SECONDS = 15.0, 5.0
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 STAGE = re.compile(r"(?P<words>.+), (?P<percent>\d+)%")
 # Many hosts have news at once; the eye wants no more than this.
@@ -95,7 +95,9 @@ class Board:
         row.line = line
         if self._console.is_terminal:
             self._draw()
-        elif not _measured(line) or row.told is None or now - row.told >= LINE_SECONDS:
+            return
+        pause = LINE_SECONDS if _measured(line) else WORDS_SECONDS
+        if row.told is None or now - row.told >= pause:
             row.told = now
             log(f"{line} ({now - row.began:.0f} s)")
 

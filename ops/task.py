@@ -24,6 +24,11 @@ from plan.probe import Unit
 # A line of a task's output that begins so is shown to the operator when the task has ended well.
 WARNING = "warning: "
 MOST_LINES = 200
+# One that fails stays to be looked at; one that is not there was taken away.
+GONE = (
+    "{unit} is not there any more: another run on this host took it over, somebody stopped it, "
+    "or the host started anew. Run again once no other run is at work."
+)
 
 
 def unit(name: str) -> str:
@@ -174,7 +179,10 @@ def joined(
                 if line.startswith(WARNING):
                     say(remote, task.label, line, logger.warning)
             return True
-        if ended not in ("dead", "failed"):
+        if ended == "dead":
+            say(remote, task.label, GONE.format(unit=task.unit), logger.error)
+            return False
+        if ended != "failed":
             return None
         again = rescue(remote)
         if again is None:

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,10 @@ def _send(
     folder = operators_folder(place(model.endpoint), model.model)
     paths = _files(folder)
     try:
-        there = _sizes(remote, model) if pulls() else None
-        if there is not None:
+        if pulls():
+            staging = shlex.quote(model.staging)
+            remote.run(f"install -d -o {USER} -g {USER} {shlex.quote(model.parent)} {staging}")
+            there = already(remote, model.staging, {str(path.relative_to(folder)): path for path in paths})
             _send_files(remote, label, model, folder, paths, there)
         return _send_list(remote, model, folder, paths)
     except CONNECTION_ERRORS as error:
@@ -85,14 +87,6 @@ def _folders(plan: HostPlan, model: ModelPlan) -> list[Path]:
     return [operators_folder(each, model.model) for each in others if each.kind == "operator"]
 
 
-def _sizes(remote: Remote, model: ModelPlan) -> dict[str, int]:
-    """Path -> bytes of what the staging directory has."""
-    staging = shlex.quote(model.staging)
-    made = f"install -d -o {USER} -g {USER} {shlex.quote(model.parent)} {staging}"
-    text = remote.run(f"{made} && find {staging} -type f -printf '%s %P\\n'").text
-    return {path: int(size) for size, _, path in (line.partition(" ") for line in text.splitlines() if line)}
-
-
 def _send_files(
     remote: Remote, label: str, model: ModelPlan, folder: Path, paths: list[Path], there: dict[str, int]
 ) -> None:
@@ -100,7 +94,7 @@ def _send_files(
     meter = progress.Meter(total)
     for path in paths:
         name = str(path.relative_to(folder))
-        offset = min(there.get(name, 0), path.stat().st_size)
+        offset = there.get(name, 0)
         meter.skip(offset)
         for start, piece in pieces(path, offset):
             append(remote, f"{model.staging}/{name}", start, piece)
@@ -148,10 +142,38 @@ def _send_file(state: State, host: Host, source: Path, target: str, given: dict[
     return False
 
 
+def already(remote: Remote, folder: str, sources: Mapping[str, Path]) -> dict[str, int]:
+    """Path below the folder -> bytes of it that the host has, where these are what the source begins with.
+
+    What an earlier run sent of another file by that name is no beginning of this one.
+    """
+    entry = 'echo "$(stat -c %s "$file") $(sha256sum <"$file" | cut -c 1-64) $file"'
+    look = f"find . -type f -exec sh -c {shlex.quote(f'for file; do {entry}; done')} sh {{}} +"
+    text = remote.run(f"cd {shlex.quote(folder)} && {look}").text
+    found = {}
+    for size, digest, path in (line.split(" ", 2) for line in text.splitlines()):
+        name = path.removeprefix("./")
+        if name in sources and _beginning(sources[name], int(size)) == digest:
+            found[name] = int(size)
+    return found
+
+
+def _beginning(path: Path, size: int) -> str | None:
+    """The sha256 of a file's first bytes; None when it has fewer."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while size > 0 and (piece := stream.read(min(size, PIECE_BYTES))):
+            digest.update(piece)
+            size -= len(piece)
+    return None if size else digest.hexdigest()
+
+
 def pieces(path: Path, offset: int) -> Iterator[tuple[int, bytes]]:
-    """The rest of a file from a byte on, each piece with its place."""
+    """The rest of a file from a byte on, each piece with its place; of an empty one, an empty piece."""
     with path.open("rb") as stream:
         stream.seek(offset)
+        if not path.stat().st_size:
+            yield 0, b""
         while piece := stream.read(PIECE_BYTES):
             yield offset, piece
             offset += len(piece)

@@ -114,8 +114,8 @@ def _amount(size: int) -> str:
 
 
 def _there(root: Path, known: Mapping[str, int | None]) -> int:
-    """Bytes of these that the directory has already."""
-    paths = [root / path for path in known]
+    """Bytes of these that the directory has already, whole or begun."""
+    paths = [root / f"{path}{begun}" for path in known for begun in ("", ".part")]
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 

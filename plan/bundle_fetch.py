@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,9 @@ from plan.bundle_addresses import Found
 from plan.errors import PlanError
 
 _AT_ONCE = 4
-_TRIES = 5
+# Between tries after which no byte more had come; a source that gives on is asked on.
+_PAUSES_SECONDS = (1, 2, 4, 8)
+_ASK_AGAIN = {httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS}
 _TIMEOUT_SECONDS = 60.0
 # Called with the number of bytes that have come, or that were there already.
 Heard = Callable[[int], None]
@@ -76,6 +79,12 @@ class _Work:
 
     def bring(self, found: Found) -> str | None:
         """Puts one file in place; a sentence when it cannot be had."""
+        try:
+            return self._bring(found)
+        except OSError as error:  # of the disk: a full one, a damaged one
+            return f"{found.file.path}: {error.strerror or error}"
+
+    def _bring(self, found: Found) -> str | None:
         file = found.file
         with self._guard:
             lock = self._locks.setdefault(file.sha256 or file.path, threading.Lock())
@@ -93,6 +102,8 @@ class _Work:
                         return f"{file.path}: {why}"
             elif digest not in self._by_hash:
                 self.heard(target.stat().st_size)
+            # where it was begun, and then found elsewhere
+            _growing(target).unlink(missing_ok=True)
             self.hashes[file.path] = digest
             self._by_hash.setdefault(digest, target)
         return None
@@ -110,32 +121,55 @@ class _Work:
 
     def _from(self, url: str, headers: Mapping[str, str], target: Path, file: File) -> str:
         """Why a file is not to be had at an address; empty when it is in place."""
-        growing = target.with_name(f"{target.name}.part")
+        growing = _growing(target)
         if url.startswith("file:"):
             if not _local(url).is_file():
                 return "there is no such file"
             shutil.copyfile(_local(url), growing)
             self.heard(growing.stat().st_size)
         else:
-            for last in range(_TRIES - 1, -1, -1):
-                try:
-                    self._download(url, headers, growing)
-                    break
-                except httpx.HTTPStatusError as error:
-                    if error.response.status_code < httpx.codes.INTERNAL_SERVER_ERROR or not last:
-                        return f"answers {error.response.status_code}"
-                except (httpx.HTTPError, OSError) as error:
-                    if not last:
-                        return str(error) or type(error).__name__
+            went_on = growing.exists()
+            why = self._over_the_net(url, headers, growing)
+            if not why and went_on and right(growing, file) is None:
+                # what an earlier run left was the beginning of another file
+                self._drop(growing)
+                why = self._over_the_net(url, headers, growing)
+            if why:
+                return why
         if right(growing, file) is None:
-            self.heard(-growing.stat().st_size)
-            growing.unlink()
+            self._drop(growing)
             return "other bytes than the lock has"
         growing.replace(target)
         return ""
 
+    def _drop(self, growing: Path) -> None:
+        self.heard(-growing.stat().st_size)
+        growing.unlink()
+
+    def _over_the_net(self, url: str, headers: Mapping[str, str], growing: Path) -> str:
+        """Why a file did not come whole; empty when it did."""
+        pauses = iter(_PAUSES_SECONDS)
+        while True:
+            before = _size_of(growing)
+            try:
+                self._download(url, headers, growing)
+                return ""
+            except httpx.HTTPStatusError as error:
+                code = error.response.status_code
+                why = f"answers {code}"
+                if not error.response.is_server_error and code not in _ASK_AGAIN:
+                    return why
+            except httpx.HTTPError as error:
+                why = str(error) or type(error).__name__
+            if _size_of(growing) > before:
+                pauses = iter(_PAUSES_SECONDS)
+            pause = next(pauses, None)
+            if pause is None:
+                return why
+            time.sleep(pause)
+
     def _download(self, url: str, headers: Mapping[str, str], growing: Path) -> None:
-        there = growing.stat().st_size if growing.exists() else 0
+        there = _size_of(growing)
         ranged = {"Range": f"bytes={there}-"} if there else {}
         # compressed on the way, a range would be one of other bytes
         asked = {"Accept-Encoding": "identity", **headers, **ranged}
@@ -182,6 +216,15 @@ def _link(twin: Path, target: Path, file: File) -> str | None:
     except OSError:  # a file system without links, as sticks have
         shutil.copyfile(twin, target)
     return right(target, file)
+
+
+def _growing(target: Path) -> Path:
+    """What has come of a file."""
+    return target.with_name(f"{target.name}.part")
+
+
+def _size_of(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _local(url: str) -> Path:

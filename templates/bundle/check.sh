@@ -11,18 +11,19 @@ todo=/run/bringup/bundle-todo
 say() { echo "bundle: $*"; }
 get() {
     if command -v curl >/dev/null; then
-        curl --fail --silent --show-error --location --retry 5 --retry-connrefused --continue-at - \
-            --output "$2" "$1" || {
-            # what cannot be gone on with is asked for whole
-            rm -f "$2"
-            curl --fail --silent --show-error --location --output "$2" "$1"
-        }
+        status=$(curl --fail --silent --show-error --location --retry 5 --retry-connrefused --continue-at - \
+            --write-out '%{http_code}' --output "$2" "$1") && return
+        # 33: the server gives no ranges; 416: not this one. After any other failure it is kept.
+        [ $? = 33 ] || [ "$status" = 416 ] || return 1
+        rm -f "$2"
+        curl --fail --silent --show-error --location --output "$2" "$1"
     else
         /usr/lib/apt/apt-helper -o Acquire::Retries=5 -o APT::Sandbox::User=root download-file "$1" "$2" >/dev/null
     fi
 }
 # a URL's path, for the few signs that file names have
 quoted() { printf '%s' "$1" | sed 's/%/%25/g; s/ /%20/g; s/+/%2B/g; s/#/%23/g; s/?/%3F/g'; }
+bring() { get "$url/$(quoted "$path")" "$path.part" || { say "$url/$path cannot be had."; exit 1; }; }
 is_right() { [ "$(sha256sum <"$2" | cut -c 1-64)" = "$1" ]; }
 
 if [ "$url" ]; then
@@ -85,7 +86,11 @@ while read -r hash path; do
     echo "checking $number of $total: $path"
     if [ "$url" ] && ! { [ -f "$path" ] && is_right "$hash" "$path"; }; then
         mkdir -p "$(dirname "$path")"
-        get "$url/$(quoted "$path")" "$path.part" || { say "$url/$path cannot be had."; exit 1; }
+        begun=
+        if [ -f "$path.part" ]; then begun=yes; fi
+        bring
+        # what an earlier run left may have been the beginning of another file
+        if [ "$begun" ] && ! is_right "$hash" "$path.part"; then rm -f "$path.part"; bring; fi
         mv -f "$path.part" "$path"
     fi
     if ! [ -f "$path" ]; then say "$directory/$path is missing. Make the bundle anew."; exit 1; fi

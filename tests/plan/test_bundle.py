@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from plan import bundle, lock
+from plan import bundle, bundle_fetch, lock
 from plan.__main__ import main
 from plan.errors import PlanError
 from tests.plan import bundles
@@ -120,6 +122,28 @@ def test_a_killed_run_goes_on_where_it_was(fleet: Fleet) -> None:
     assert not list(out.rglob("*.part"))
 
 
+@pytest.mark.parametrize("begun", [b"x", b"x" * 1000, b"x" * 10_000_000], ids=len)
+def test_the_beginning_of_another_file_is_not_gone_on_with(fleet: Fleet, begun: bytes) -> None:
+    part = fleet.folder / f"out/models/{MODEL}/{COMMIT}/again.safetensors.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(begun)
+    assert collect(fleet, "--only", "models") == 0
+    assert part.with_suffix("").read_bytes() == bundles.WEIGHTS
+    assert not list((fleet.folder / "out").rglob("*.part"))
+
+
+def test_a_disk_need_have_room_for_what_is_still_to_come_alone(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = fleet.folder / f"out/models/{MODEL}/{COMMIT}/again.safetensors.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bundles.WEIGHTS[:-1000])
+    # and for a second file with the same bytes, on a disk without links
+    usage = SimpleNamespace(free=len(bundles.WEIGHTS) + 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert collect(fleet, "--only", "models") == 0
+
+
 def test_what_was_damaged_on_the_disk_is_fetched_anew(fleet: Fleet) -> None:
     collect(fleet)
     path = fleet.folder / "out/ollama/v0.40.2/ollama-linux-amd64.tar.zst"
@@ -129,8 +153,10 @@ def test_what_was_damaged_on_the_disk_is_fetched_anew(fleet: Fleet) -> None:
 
 
 def test_other_bytes_than_the_lock_has_are_refused_by_name(
-    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+    fleet: Fleet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # the default channel is asked next, and need not be there
+    monkeypatch.setattr(bundle_fetch, "_PAUSES_SECONDS", ())
     fleet.fault(corrupt="model.safetensors:5", match="safetensors")
     (fleet.root / "channel/noarch/tz-1-0.conda").write_bytes(b"xx")
     assert collect(fleet) == 1

@@ -312,9 +312,6 @@ class TestTheCheck:
             code, said = check(staged, *WANTED, url=url)
         assert code == 1 and f"bundle: {url}/conda/noarch/b.conda is damaged" in said
 
-    def test_has_nothing_that_systemd_would_take_for_a_variable_of_its_own(self) -> None:
-        assert not re.search(r"\$\{[A-Za-z0-9_]+[%#/]", CHECK.read_text())
-
     def test_refuses_what_a_url_gives_damaged(self, root: Path, tmp_path: Path) -> None:
         (root / "conda/noarch/b.conda").write_bytes(b"twn")
         with serving(root) as (url, _):

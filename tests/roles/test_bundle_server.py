@@ -101,6 +101,18 @@ def test_a_host_takes_what_is_right_and_refuses_a_flipped_bit_by_name(
     assert not (staged / "packages/s/c.deb").exists()
 
 
+@pytest.mark.parametrize("begun", ["o", "x", "xxx", "much more"])
+def test_what_a_cut_run_left_is_gone_on_with_unless_it_was_another_file(
+    begun: str, url: str, tmp_path: Path
+) -> None:
+    part = tmp_path / "staged" / "wheels" / "a b+1.whl.part"
+    part.parent.mkdir(parents=True)
+    part.write_text(begun)
+    code, said = check(tmp_path / "staged", *WANTED, url=url)
+    assert code == 0, said
+    assert part.with_suffix("").read_bytes() == b"one"
+
+
 def test_the_whole_bundle_is_read_before_it_is_served(root: Path) -> None:
     code, said = check(root, "all")
     assert code == 0, said

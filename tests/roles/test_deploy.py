@@ -242,6 +242,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         FakeHost("absent", there, absent),
         FakeHost("nothing", there, nothing),
         FakeHost("no-conda", BARE, lan, no_installer),
+        FakeHost("taken", BARE, lan, [Answer("-P SubState bringup-conda", "dead")]),
         FakeHost("unserved", with_unit(there, "failed"), lan, no_memory),
     )
 
@@ -300,6 +301,11 @@ class TestDrift:
         assert "installing conda: failed after 0 s. Its last words:" in drift.output
         assert "no source has the conda installer" in drift.output
         assert drift.code == 1
+
+    def test_a_task_that_another_run_took_over_fails_its_host_and_says_so(self, drift: Run) -> None:
+        words = "bringup-conda.service is not there any more: another run on this host took it over"
+        assert f"installing conda: {words}" in drift.output
+        assert drift.kinds("taken")[-1] == "join conda"
 
     def test_a_service_that_does_not_serve_fails_its_host_with_what_to_change(self, drift: Run) -> None:
         words = "The GPU ran out of memory: lower serve.chat.max_model_len or"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ops import waiting
+from ops import progress, waiting
 from ops.remote import Remote
 
 LABEL = "installing torch"
@@ -45,6 +45,7 @@ def wait(*answers: str | Exception) -> tuple[bool, Connection]:
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "WORDS_SECONDS", 0.0)
 
 
 @pytest.fixture
