@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.deploys import HOSTS, UNIT, deploy, on, until
+from tests.e2e.tools import installed
 from tests.lab import machines
 from tests.lab.layout import REPOSITORY, Lab
 
@@ -245,9 +245,7 @@ def verify(
 @pytest.fixture(scope="module")
 def served(bare_hosts: None) -> Iterator[None]:
     """Both hosts as planned, with fronts that speak https; afterwards as other tests want them."""
-    if not shutil.which("faketime"):
-        install = "apt-get update -qq && apt-get install -yqq --no-install-recommends faketime"
-        subprocess.run(["sh", "-c", f"DEBIAN_FRONTEND=noninteractive; {install} >/dev/null"], check=True)
+    installed("faketime")
     run = deploy("--json", **TLS)
     assert run.code == 0, run.errors[-4000:]
     yield

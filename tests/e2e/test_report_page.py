@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from ops import report_files
 from plan.report import Figure, HostReport, Problem, Report, Row, Step, from_json
+from tests.e2e.tools import installed
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
@@ -66,10 +66,7 @@ def fleet(count: int) -> Report:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The browser, installed for this test alone where it is missing."""
-    if not shutil.which("chromium"):
-        install = "apt-get update -qq && apt-get install -yqq --no-install-recommends chromium"
-        subprocess.run(["sh", "-c", f"DEBIAN_FRONTEND=noninteractive; {install} >/dev/null"], check=True)
-    return str(shutil.which("chromium"))
+    return installed("chromium")
 
 
 # A verify of two lab hosts, on one of which somebody had edited a unit, stopped it, and opened a secret.
