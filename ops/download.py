@@ -3,6 +3,8 @@
 import shlex
 from collections.abc import Iterable
 
+from ops.render import render
+
 
 def script(urls: Iterable[str], sha256: str, target: str, hint: str) -> str:
     """Downloads `target` unless it is there with this sha256; goes on where an earlier, cut download stopped.
@@ -15,14 +17,12 @@ def script(urls: Iterable[str], sha256: str, target: str, hint: str) -> str:
     """
     path = shlex.quote(target)
     return f"""
+{render("shell/fetch.sh")}
 right() {{ echo "{sha256}  $1" | sha256sum --check --status 2>/dev/null; }}
 for url in {shlex.join(urls)}; do
     if right {path}; then break; fi
     echo "downloading $url"
-    # a server that cannot go on from the middle is asked for the whole file
-    fetch() {{ curl --fail --silent --show-error --location --retry 5 --retry-all-errors --retry-delay 2 \\
-        --connect-timeout 20 --speed-limit 1000 --speed-time 60 "$@" --output {path}.part "$url"; }}
-    right {path}.part || fetch --continue-at - || {{ [ $? = 33 ] && rm -f {path}.part && fetch; }} || continue
+    right {path}.part || fetch "$url" {path}.part || continue
     if right {path}.part; then
         mv -f {path}.part {path}
     else

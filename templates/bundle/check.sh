@@ -8,15 +8,12 @@ directory=$1 wanted=$2 url=${3:-}
 index=SHA256SUMS
 todo=/run/bringup/bundle-todo
 
+{% include "shell/fetch.sh" %}
+
 say() { echo "bundle: $*"; }
 get() {
     if command -v curl >/dev/null; then
-        status=$(curl --fail --silent --show-error --location --retry 5 --retry-connrefused --continue-at - \
-            --write-out '%{http_code}' --output "$2" "$1") && return
-        # 33: the server gives no ranges; 416: not this one. After any other failure it is kept.
-        [ $? = 33 ] || [ "$status" = 416 ] || return 1
-        rm -f "$2"
-        curl --fail --silent --show-error --location --output "$2" "$1"
+        fetch "$1" "$2"
     else
         /usr/lib/apt/apt-helper -o Acquire::Retries=5 -o APT::Sandbox::User=root download-file "$1" "$2" >/dev/null
     fi

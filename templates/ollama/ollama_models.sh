@@ -16,6 +16,8 @@ url=http://$OLLAMA_HOST
 server=$!
 trap 'kill "$server" "${progress:-$server}" 2>/dev/null; wait' EXIT
 
+{% include "shell/fetch.sh" %}
+
 request() { # METHOD PATH TAG
     curl --silent --show-error --noproxy '*' --request "$1" --header 'Content-Type: application/json' \
         --data "{\"model\":\"$3\",\"stream\":false}" --write-out '\n%{http_code}' "$url$2" 2>&1
@@ -55,19 +57,12 @@ is_right() { [ -f "$2" ] && [ "$(sha256sum <"$2" | cut -c 1-64)" = "$1" ]; }
 bring() { # SHA256 URL FILE
     ! is_right "$1" "$3" || return 0
     if ! is_right "$1" "$3.part"; then
-        reply=$(copied "$2" "$3.part" --continue-at -); code=$?
-        # what cannot be gone on with is asked for whole
-        case $code in 22 | 33 | 36) rm -f "$3.part"; reply=$(copied "$2" "$3.part"); code=$? ;; esac
-        [ $code = 0 ] || fail "$2 cannot be brought to $OLLAMA_MODELS ($reply). Let others read the bundle," \
-            "or make room, or make the bundle anew"
+        reply=$(fetch "$2" "$3.part" --noproxy '*' 2>&1) ||
+            fail "$2 cannot be brought to $OLLAMA_MODELS ($(echo "$reply" | tail -n 1)). Let others read the" \
+                "bundle, or make room, or make the bundle anew"
     fi
     is_right "$1" "$3.part" || { rm -f "$3.part"; fail "$2 has other bytes than the lock. Make the bundle anew"; }
     mv -f "$3.part" "$3"
-}
-copied() { # URL FILE [OPTION]...
-    from=$1 to=$2; shift 2
-    curl --fail --silent --show-error --location --noproxy '*' --retry 5 --retry-connrefused "$@" \
-        --output "$to" "$from" 2>&1
 }
 take() { # PATH MANIFEST URL
     manifest=$OLLAMA_MODELS/blobs/manifest-$2

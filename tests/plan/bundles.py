@@ -65,13 +65,28 @@ class Fleet:
 
 
 @contextmanager
+def serving(root: Path, log: Path) -> Iterator[StandInServer]:
+    """Serves a directory on loopback; a line for each request goes to the log."""
+    server = StandInServer(("127.0.0.1", 0), _Everything, root, RequestLog(log))
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
 def served(folder: Path) -> Iterator[Fleet]:
     """The fleet, its files being served."""
     root = folder / "origin"
     root.mkdir()
-    server = StandInServer(("127.0.0.1", 0), _Everything, root, RequestLog(folder / "requests.jsonl"))
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
+    with serving(root, folder / "requests.jsonl") as server:
+        yield _fleet(server, folder)
+
+
+def _fleet(server: StandInServer, folder: Path) -> Fleet:
+    root, url = server.root, f"http://127.0.0.1:{server.server_port}"
     fleet = Fleet(server, root, url, folder)
     fleet.lock.write_text(lock.render(_lock(root, url), "fleet.py"))
     sources = {
@@ -83,11 +98,7 @@ def served(folder: Path) -> Iterator[Fleet]:
     (folder / "fleet.py").write_text(f"fleet = ['gpu-1', 'gpu-2']\n_sources = {sources!r}\n")
     (folder / "group_data").mkdir()
     (folder / "group_data" / "all.py").write_text(f"sources = {sources!r}\n")
-    try:
-        yield fleet
-    finally:
-        server.shutdown()
-        server.server_close()
+    return fleet
 
 
 def _lock(root: Path, url: str) -> Lock:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ops.render import render
 from plan import bundle, bundled, lock, locking, settings
 from plan.bundle_plan import SERVER_UNIT_FILE, STAGED
 from plan.decide import plan_host
@@ -29,7 +30,6 @@ from tests.roles.test_lock import SEEN
 from tests.roles.test_nvidia import ROCKY
 
 DNF = Path(__file__).with_name("dnf")
-CHECK = Path(__file__).parents[2] / "templates/bundle/check.sh"
 SYSTEM = "debian12 x86_64"
 DEB = "curl_7.88.1-10_amd64.deb"
 
@@ -353,7 +353,7 @@ def check(folder: Path, *wanted: str, url: str = "") -> tuple[int, str]:
     """Runs the check, with its scratch files beside the bundle rather than in /run."""
     lines = folder.parent / "wanted"
     lines.write_text("".join(f"{line}\n" for line in wanted))
-    text = CHECK.read_text().replace("/run/bringup", str(folder.parent / "run"))
+    text = render("bundle/check.sh").replace("/run/bringup", str(folder.parent / "run"))
     words = ["sh", "-euc", text, "sh", str(folder), "all" if wanted == ("all",) else str(lines), url]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ops.render import TEMPLATES
+from ops.render import render
 from plan import lock, lock_diff, lock_make, ollama_registry
 from plan.seen import Seen
 from tests.lab.hubs.ollama import registry
@@ -113,7 +113,8 @@ class Host:
             "OLLAMA_MODELS": str(self.store),
             "OLLAMA_HOST": f"127.0.0.1:{port}",
         }
-        program = TEMPLATES / "ollama" / "ollama_models.sh"
+        program = self.store.with_suffix(".sh")
+        program.write_text(render("ollama/ollama_models.sh"))
         words = ["sh", str(program), str(self.ollama), *asked]
         # a file, because a child of the program that still sleeps would keep a pipe open
         said = self.store.with_suffix(".log")

@@ -143,7 +143,11 @@ def test_a_shell_hands_every_value_to_its_program_as_it_was_written(candidates: 
     install = shlex.split(script_of(packages.install_task(environment, "torch", "installing torch")))
     urls = [addresses.wheels, *addresses.wheels_extra, *addresses.wheels_links]
     assert [word for word in install if "://" in word] == [url for url in urls if url]
-    (loop,) = [line for line in script_of(conda._installer(environment)).splitlines() if " in " in line][:1]
+    (loop,) = [
+        line
+        for line in script_of(conda._installer(environment)).splitlines()
+        if line.startswith("for url in ")
+    ]
     assert shlex.split(loop.removesuffix("; do"))[3:] == list(environment.installer_urls)
 
 
