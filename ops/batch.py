@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
@@ -12,7 +13,7 @@ from pyinfra.context import host
 
 from ops import report, units
 from ops.remote import Remote, privileges
-from ops.waiting import say, wait
+from ops.waiting import say, shown, wait
 from plan.probe import Unit
 
 
@@ -56,8 +57,8 @@ def _join(state: State, host: Host, service: units.Service, given: dict[str, Any
         # what waits for its next try is "activating" too
         return False if active == "failed" and job == "none" else None
 
-    show = f"systemctl show {service.unit} -P"
-    look = f'job=$({show} Job); echo "$({show} ActiveState) ${{job:-none}}"; {show} StatusText'
+    show = partial(shown, unit=service.unit)
+    look = f'job=$({show("Job")}); echo "$({show("ActiveState")}) ${{job:-none}}"; {show("StatusText")}'
     if wait(remote, service.label, look, judge, news=lambda text: text.partition("\n")[2]):
         return True
     return units.explain(remote, service, time.monotonic() - began)

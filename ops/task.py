@@ -18,7 +18,7 @@ from pyinfra.api.state import State
 from pyinfra.context import host
 
 from ops.remote import Remote, privileges
-from ops.waiting import journal, say, wait
+from ops.waiting import journal, say, shown, wait
 from plan.probe import Unit
 
 # A line of a task's output that begins so is shown to the operator when the task has ended well.
@@ -121,7 +121,7 @@ def clear(seen: Mapping[str, Unit]) -> Generator[str, None, None]:
     # one that this run has joined since is unknown to systemd by now
     yield (
         f"for unit in {shlex.join(ended)}; do "
-        'if [ "$(systemctl show -P SubState "$unit")" = exited ]; then systemctl stop "$unit"; fi; done'
+        f'if [ "$({shown("SubState", "$unit")})" = exited ]; then systemctl stop "$unit"; fi; done'
     )
 
 
@@ -155,7 +155,7 @@ def start_command(task: Task, circumstances: Iterable[str] = ()) -> StringComman
         task.script.replace("$", "$$"),
     ]
     return StringCommand(
-        f'if [ "$(systemctl show {task.unit} -P SubState) $(systemctl show {task.unit} -P Description)" != '
+        f'if [ "$({shown("SubState", task.unit)}) $({shown("Description", task.unit)})" != '
         f"{shlex.quote(f'running {description}')} ]; then "
         f"systemctl stop {task.unit} 2>/dev/null; systemctl reset-failed {task.unit} 2>/dev/null; "
         f"{shlex.join(launch)}; fi"
@@ -192,7 +192,7 @@ def joined(
 
     # a task that ended well says its warnings and is cleared away in the same trip
     look = (
-        f"state=$(systemctl show -P SubState {task.unit}); echo $state; "
+        f"state=$({shown('SubState', task.unit)}); echo $state; "
         f"if [ $state = exited ]; then {journal(task.unit, MOST_LINES)} | grep '^{WARNING}'; "
         f"systemctl stop {task.unit}; else {journal(task.unit, 1)}; fi"
     )

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pyinfra import logger
@@ -15,7 +16,7 @@ from pyinfra.context import host
 
 from ops import report
 from ops.remote import Remote, privileges
-from ops.waiting import journal, say, wait
+from ops.waiting import journal, say, shown, wait
 from plan import failures, startup
 from plan.probe import Unit
 from plan.report import Figure
@@ -26,6 +27,8 @@ BACKOFF_FROM_SYSTEMD = 254
 PREVIOUS = "/etc/bringup/previous"
 # Of a starting server's journal: among them is what it is at.
 NEWEST_LINES = 30
+# Among which it has told of itself, all it said since it was started; a figure more or less is no loss.
+TOLD_LINES = 5000
 # Lines of a journal that say why: an exception with its message, systemd on the kernel; not those that only
 # point at another one, and no warnings.
 CAUSE = re.compile(r"\b\w*(Error|Exception|error): \S|OOM killer|oom-kill")
@@ -105,7 +108,7 @@ def restart_if_older(
 
 
 def _restart_if_older(state: State, host: Host, service: Service, than: str, given: dict[str, Any]) -> bool:
-    started = f"$(systemctl show {service.unit} -P ExecMainStartTimestamp)"
+    started = f"$({shown('ExecMainStartTimestamp', service.unit)})"
     answer = Remote(host, given).run(
         f"systemctl --quiet is-active {service.unit} || exit 0\n"
         f'[ "$(stat -c %Y {shlex.quote(than)})" -ge "$(date -d "{started}" +%s)" ] || exit 0\n'
@@ -152,13 +155,15 @@ def _becomes_active(remote: Remote, service: Service) -> bool:
             return explain(remote, service, waited)
         return None
 
-    show = f"systemctl show {service.unit} -P"
+    show = partial(shown, unit=service.unit)
     look = (
-        f'job=$({show} Job); state=$({show} ActiveState); echo "$state $({show} NRestarts) ${{job:-none}}"; '
+        f"job=$({show('Job')}); state=$({show('ActiveState')}); "
+        f'echo "$state $({show("NRestarts")}) ${{job:-none}}"; '
     )
     look += f"if [ $state != active ]; then {journal(service.unit, NEWEST_LINES)} | cut -c 1-300"
     if service.tells:
-        told = f"{journal(service.unit, NEWEST_LINES)} --grep={shlex.quote(service.tells)}"
+        # journalctl's own --grep is not in every distribution's
+        told = f"{journal(service.unit, TOLD_LINES)} | grep -E {shlex.quote(service.tells)}"
         look += f"; else {told} | cut -c 1-300"
     look += "; fi"
     return wait(remote, service.label, look, judge, news=lambda text: startup.stage(text.partition("\n")[2]))

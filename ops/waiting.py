@@ -76,7 +76,12 @@ def say(remote: Remote, label: str, text: str, log: Callable[[str], None] = logg
     log(f"{remote.host.print_prefix}{label}: {text}")
 
 
+def shown(name: str, unit: str) -> str:
+    """The command that prints a property of a unit; systemctl's own -P came with systemd 246."""
+    return f"systemctl show --value -p {name} {unit}"
+
+
 def journal(unit: str, lines: int) -> str:
     """The command that prints the newest lines of a unit's present run, not of an earlier one."""
-    invocation = f'_SYSTEMD_INVOCATION_ID="$(systemctl show -P InvocationID {unit})"'
+    invocation = f'_SYSTEMD_INVOCATION_ID="$({shown("InvocationID", unit)})"'
     return f"journalctl --quiet --no-pager --output=cat --lines={lines} {invocation}"

@@ -45,8 +45,8 @@ class FakeHost:
 
 
 # How a host answers where all goes well: a task has ended, a service serves.
-WELL = (Answer(r"SubState bringup-\S+; *echo|state=\$\(systemctl show -P SubState", "exited"),)
-SERVES = (Answer(r"-P ActiveState", "active 0 none"),)
+WELL = (Answer(r"SubState bringup-\S+; *echo|state=\$\(systemctl show --value -p SubState", "exited"),)
+SERVES = (Answer(r"-p ActiveState", "active 0 none"),)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ KINDS = (
     (r"^journalctl .*?([a-z0-9-]+\.service)", "journal"),
     (r"echo restored", "put back"),
     (r"systemd-run .*--unit=bringup-([a-z0-9.-]+)\.service", "start"),
-    (r"state=\$\(systemctl show -P SubState bringup-([a-z0-9.-]+)\.service", "join"),
+    (r"state=\$\(systemctl show --value -p SubState bringup-([a-z0-9.-]+)\.service", "join"),
     (r"sort >/etc/bringup/state.new", "stamp"),
     (r"for unit in (\S+); do if .* = exited", "clear"),
     (r"install -D ", "write"),

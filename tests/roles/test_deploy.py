@@ -222,7 +222,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         Answer(r"^journalctl .*bringup-conda", "no source has the conda installer"),
     ]
     no_memory = [
-        Answer(r"-P ActiveState", "failed 3 none"),
+        Answer(r"-p ActiveState", "failed 3 none"),
         Answer(r"^journalctl .*vllm-chat", "INFO start\nRuntimeError: out of memory"),
     ]
     return deploy(
@@ -242,7 +242,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         FakeHost("absent", there, absent),
         FakeHost("nothing", there, nothing),
         FakeHost("no-conda", BARE, lan, no_installer),
-        FakeHost("taken", BARE, lan, [Answer("-P SubState bringup-conda", "dead")]),
+        FakeHost("taken", BARE, lan, [Answer("-p SubState bringup-conda", "dead")]),
         FakeHost("unserved", with_unit(there, "failed"), lan, no_memory),
     )
 

@@ -12,7 +12,7 @@ from tests.roles.fleet import Answer, FakeHost, Run, deploy
 
 BARE = probes.answer(probes.BARE)
 MODEL = "Lab/Sent"
-JOIN = r"state=\$\(systemctl show -P SubState bringup-model-"
+JOIN = r"state=\$\(systemctl show --value -p SubState bringup-model-"
 
 
 def starts(run: Run) -> list[str]:

@@ -54,7 +54,7 @@ class TestAnUpgrade:
         assert [kind for kind in kinds if kind in order] == order
 
     def test_that_does_not_serve_puts_the_old_unit_back_and_keeps_its_libraries(self) -> None:
-        fails = Answer("-P ActiveState", "failed 0 none")
+        fails = Answer("-p ActiveState", "failed 0 none")
         puts_back = Answer("echo restored", "restored")
         run = deploy(FakeHost("small", self.text, small(), [puts_back, fails]))
         assert run.code == 1

@@ -39,7 +39,7 @@ def run(runs: Path) -> Run:
         Answer(r"^journalctl .*bringup-conda", "no source has the conda installer"),
     ]
     return deploy(
-        FakeHost("good", BARE, ONE | lan, [Answer(r"-P ActiveState", SERVES)]),
+        FakeHost("good", BARE, ONE | lan, [Answer(r"-p ActiveState", SERVES)]),
         FakeHost("broken", BARE, ONE, broken),
         FakeHost("refused", probes.answer(probes.CONTAINER), ONE),
         FakeHost("cut", BARE.removesuffix("@@end\n"), ONE),

@@ -30,7 +30,8 @@ class Systemd:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._program(
-            "systemctl", 'case "$*" in *"-P SubState") cat state;; *"-P Description") cat described;; esac'
+            "systemctl",
+            'case "$*" in *"-p SubState "*) cat state;; *"-p Description "*) cat described;; esac',
         )
         self._program("systemd-run", "true")
         self.shows("dead", "bringup-torch.service")

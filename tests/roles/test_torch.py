@@ -21,7 +21,7 @@ def planned() -> HostPlan:
 @pytest.fixture(scope="module")
 def first() -> Run:
     """A first run whose check finds a slow GPU."""
-    slow = Answer(r"state=\$\(systemctl show -P SubState bringup-check-torch", f"exited\nwarning: {SLOW}")
+    slow = Answer(r"-p SubState bringup-check-torch.*echo \$state", f"exited\nwarning: {SLOW}")
     return deploy(FakeHost("gpu", GPU, ONE, answers=[slow]))
 
 

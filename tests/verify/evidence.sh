@@ -112,8 +112,8 @@ service() { # UNIT MODEL_DIRECTORY
     block unit "$1"; systemctl show "$1" --property=@PROPERTIES@
     block memory "$1"; systemctl show "$1" --property=MemoryCurrent
     # what the server said of its memory when it started
-    journalctl --quiet --no-pager --output=cat --grep='Model loading took|KV cache size' \
-        _SYSTEMD_INVOCATION_ID="$(systemctl show -P InvocationID "$1")" 2>/dev/null | cut -c 1-300 | tail -n 20
+    journalctl --quiet --no-pager --output=cat _SYSTEMD_INVOCATION_ID="$(systemctl show --value -p InvocationID "$1")" \
+        2>/dev/null | grep -E 'Model loading took|KV cache size' | cut -c 1-300 | tail -n 20
     group=$(systemctl show "$1" --property=ControlGroup --value)
     main=$(systemctl show "$1" --property=MainPID --value)
     block processes "$1"
