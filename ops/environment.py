@@ -3,11 +3,9 @@
 import shlex
 from collections.abc import Mapping
 
-from packaging.version import InvalidVersion, Version
-
 from ops.task import Task
 from plan.host import CONDA_PREFIX, EnvironmentPlan
-from plan.probe import Probe, canonical_name
+from plan.probe import Probe, canonical_name, same_version
 
 CACHE = "/var/cache/bringup/uv"
 
@@ -30,16 +28,9 @@ def lacks(environment: EnvironmentPlan, pins: Mapping[str, str], probe: Probe) -
         return True
     there = probe.environments[environment.prefix].distributions
     return any(
-        not _is(there.get(canonical_name(name.partition("[")[0])), version) for name, version in pins.items()
+        not same_version(there.get(canonical_name(name.partition("[")[0])), version)
+        for name, version in pins.items()
     )
-
-
-def _is(installed: str | None, pinned: str) -> bool:
-    """Whether these are one version, as PEP 440 has it: 1.0 is 1.0.0, and 2.9.0 is not 2.9.0+cpu."""
-    try:
-        return installed is not None and Version(installed) == Version(pinned)
-    except InvalidVersion:
-        return False
 
 
 def variables(environment: EnvironmentPlan) -> dict[str, str]:

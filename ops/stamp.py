@@ -28,7 +28,7 @@ STATE_SCRIPT = """{{ echo "kernel $(uname -r)"
   else rpm -q --qf 'package %{{NAME}} %{{VERSION}}-%{{RELEASE}}\\n' {packages} | grep '^package .* .*-'; fi
   sha256sum /etc/bringup/environments/*/requirements-*.txt 2>/dev/null |
     while read -r sum path; do echo "lock $path $sum"; done
-}} | LC_ALL=C sort >{file}.new && chmod 600 {file}.new && mv -f {file}.new {file}"""
+}} | LC_ALL=C sort -u >{file}.new && chmod 600 {file}.new && mv -f {file}.new {file}"""
 
 
 _MODULE = r"s/.*Kernel Module( for [^ ]+)? +([0-9.]+).*/\2/p"

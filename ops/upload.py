@@ -188,7 +188,7 @@ def append(remote: Remote, target: str, start: int, piece: bytes, owner: str = U
     file = shlex.quote(target)
     # what a cut piece left behind its beginning goes first
     script = (
-        f"install -d -o {owner} -g {owner} $(dirname {file}) && touch {file} && "
+        f"install -d -o {owner} -g {owner} \"$(dirname {file})\" && touch {file} && "
         f"truncate -s {start} {file} && base64 -d >>{file} && "
         f"[ $(stat -c %s {file}) = {start + len(piece)} ] && chown {owner}:{owner} {file}"
     )

@@ -33,6 +33,8 @@ def contradictions(settings: Settings) -> Iterator[str]:
         if service.port:
             yield f"serve.{name}.port: a batch answers no clients. Leave it out."
         kept = output(name, service)
+        if (service.batch.input or "").removeprefix("host:") == kept:
+            yield f"serve.{name}.batch.output: {kept} is its input. Choose another."
         if kept in holders:
             yield f"serve.{name}.batch.output: {kept} is serve.{holders[kept]}'s too. Choose another."
         holders[kept] = name

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from plan import gpu_health
 from plan import stamp as stamps
 from plan.host import HostPlan
-from plan.probe import Path, Probe, canonical_name
+from plan.probe import Path, Probe, canonical_name, same_version
 from plan.stamp import Stamp, StampedFile
 
 Mover = Literal["host", "settings", "program"]
@@ -196,7 +196,7 @@ def _environment(plan: HostPlan, probe: Probe) -> Iterator[Difference]:
     for part in environment.pins.values():
         for name, version in part.items():
             found = there.distributions.get(canonical_name(name.partition("[")[0]))
-            if found != version:
+            if not same_version(found, version):
                 fact = f"is {found}" if found else "is gone"
                 sentence = f"{name} {fact} in {environment.prefix}, planned is {version}. {AGAIN}"
                 yield Difference(name, "host", sentence)

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from packaging.version import InvalidVersion, Version
+
 from plan import probe_driver, probe_gateway, probe_mounts, probe_ollama
 from plan.errors import ProbeError
 from plan.probe_driver import InstalledDriver
@@ -327,6 +329,14 @@ def _environments(lines: list[str]) -> dict[str, InstalledEnvironment]:
             name, _, version = value.removesuffix(".dist-info").partition("-")
             distributions[canonical_name(name)] = version
     return environments
+
+
+def same_version(installed: str | None, pinned: str) -> bool:
+    """Whether these are one version, as PEP 440 has it: 1.0 is 1.0.0, and 2.9.0 is not 2.9.0+cpu."""
+    try:
+        return installed is not None and Version(installed) == Version(pinned)
+    except InvalidVersion:
+        return False
 
 
 def canonical_name(name: str) -> str:

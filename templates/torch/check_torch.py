@@ -215,9 +215,9 @@ def send(torch, source, target, mib):
     seconds = measure(torch, f"cuda:{target}", copy)
     if not torch.equal(here.cpu(), original):
         raise WrongError(
-            f"cuda:{source} to cuda:{target}: a copy of {SENT_MIB} MiB arrives as something else"
+            f"cuda:{source} to cuda:{target}: a copy of {mib} MiB arrives as something else"
         )
-    return (SENT_MIB << 20) / seconds / 1e9
+    return (mib << 20) / seconds / 1e9
 
 
 def all_reduce(backend, ranks, mib):

@@ -79,6 +79,9 @@ def test_what_cannot_hold_together_is_refused() -> None:
     assert refusal(bulk=batch() | {"port": 8000}) == (
         "serve.bulk.port: a batch answers no clients. Leave it out."
     )
+    assert refusal(bulk=batch(input="host:/data/x.jsonl", output="/data/x.jsonl")) == (
+        "serve.bulk.batch.output: /data/x.jsonl is its input. Choose another."
+    )
     assert refusal(a=batch(output="/data/x.jsonl"), b=batch(output="/data/x.jsonl")) == (
         "serve.b.batch.output: /data/x.jsonl is serve.a's too. Choose another."
     )

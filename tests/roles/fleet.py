@@ -96,7 +96,7 @@ KINDS = (
     (r"echo restored", "put back"),
     (r"systemd-run .*--unit=bringup-([a-z0-9.-]+)\.service", "start"),
     (r"state=\$\(systemctl show --value -p SubState bringup-([a-z0-9.-]+)\.service", "join"),
-    (r"sort >/etc/bringup/state.new", "stamp"),
+    (r"sort -u >/etc/bringup/state.new", "stamp"),
     (r"for unit in (\S+); do if .* = exited", "clear"),
     (r"install -D ", "write"),
     (r"install -d .* (/\S+)", "directories"),

@@ -148,6 +148,17 @@ def test_a_server_that_ends_fails_the_run_and_what_is_answered_stays(batch: Batc
     assert set(batch.answers()) <= {"r0"}
 
 
+def test_a_file_of_something_else_is_left_as_it_is(batch: Batch) -> None:
+    batch.write("one")
+    batch.output.write_text('{"custom_id": "r0", "url": "/v1/completions", "body": {}}\nmy own lines\n')
+    before = batch.output.read_bytes()
+    code, said = batch.run()
+    assert code == 2
+    assert "is there, and no file of answers. Name another output." in said
+    assert batch.output.read_bytes() == before
+    assert not list(batch.folder.glob(".*.mended"))
+
+
 def test_another_request_of_the_same_name_is_refused(batch: Batch) -> None:
     batch.write("one")
     assert batch.run()[0] == 0

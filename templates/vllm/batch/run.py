@@ -83,6 +83,9 @@ def mend(path: Path, wanted: dict[str, str]) -> dict[str, Answered]:
     with path.open("rb") as old, kept.open("wb") as new:
         for line in old:
             found = answered(line)
+            if found is None and not done and line.endswith(b"\n"):
+                kept.unlink()
+                raise ValueError(f"{path}: is there, and no file of answers. Name another output.")
             if found is None or found.custom_id in done:
                 damaged = True
                 continue
