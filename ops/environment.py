@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping
 
+from ops import lasting
 from ops.task import Task
 from plan.host import CONDA_PREFIX, EnvironmentPlan
 from plan.probe import Probe, canonical_name, same_version
@@ -67,13 +68,20 @@ def resolve_task(environment: EnvironmentPlan) -> Task:
             *("--output-file", f"{environment.lock_file}.new", environment.project_file),
         ]
     )
-    script = f"{command}\nmv -f {environment.lock_file}.new {environment.lock_file}"
+    new = f"{environment.lock_file}.new"
+    script = f"{command}\nsync {new}\nmv -f {new} {environment.lock_file}"
     return Task("resolve", "resolving the Python packages", script, variables(environment))
 
 
 def install_task(environment: EnvironmentPlan, part: str, label: str) -> Task:
-    """Installs one part of the project, held to the lock; all of them when `part` is empty."""
-    command = shlex.join(
+    """Installs one part of the project, held to the lock."""
+    script = lasting.script(_install(environment, part), environment.prefix, [CACHE])
+    return Task(f"install-{part}", label, script, variables(environment))
+
+
+def _install(environment: EnvironmentPlan, part: str) -> str:
+    """The command for one part of the project; for all of them when `part` is empty."""
+    return shlex.join(
         [
             f"{environment.prefix}/bin/uv",
             *("pip", "install", "--python", f"{environment.prefix}/bin/python", "--only-binary", ":all:"),
@@ -83,16 +91,16 @@ def install_task(environment: EnvironmentPlan, part: str, label: str) -> Task:
             *environment.addresses.index_options,
         ]
     )
-    return Task(f"install-{part}", label, command, variables(environment))
 
 
 def hold_task(environment: EnvironmentPlan, probe: Probe) -> Task:
     """Installs what the inventory's lock has, each with its hash, and removes what it has not."""
-    script = install_task(environment, "", "").script
+    script = _install(environment, "")
     extra = sorted(_beside_lock(environment, probe))
     if extra:
         remove = [f"{environment.prefix}/bin/uv", "pip", "uninstall"]
         script += "\n" + shlex.join([*remove, "--python", f"{environment.prefix}/bin/python", *extra])
+    script = lasting.script(script, environment.prefix, [CACHE])
     return Task("lock", "holding the Python packages to the lock", script, variables(environment))
 
 

@@ -2,9 +2,7 @@
 
 import base64
 import hashlib
-import io
 import shlex
-import tarfile
 from collections.abc import Container, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +11,8 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from plan.probe import Path
+
+_DIGITS = 3
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def write(
         host.noop("the files are as planned")
         return
     lay = [
-        f"install -D -m {file.mode} -o {user} -g {group} -- {number} {shlex.quote(file.path + '.new')}"
+        f"install -D -m {file.mode} -o {user} -g {group} -- {number:0{_DIGITS}} "
+        f"{shlex.quote(file.path + '.new')}"
         for number, file in enumerate(changed)
         for user, group in [file.owner.split(":")]
     ]
@@ -103,19 +104,14 @@ def write(
         steps = [*kept, *(step for pair in zip(lay, move, strict=True) for step in pair)]
     # the scratch directory is root's alone: a secret is never readable on its way
     scratch = 'umask 077; new=$(mktemp -d) && trap \'rm -rf "$new"\' EXIT && cd "$new"'
-    steps = [scratch, "base64 -d | tar -x", "umask 022", *steps]
-    yield StringCommand(" && ".join(steps), _stdin=[_archive(changed)])
+    # a line a file; the smallest systems have no tar
+    unpack = f"SHELL=/bin/sh split -l 1 -a {_DIGITS} -d --filter='base64 -d >$FILE' - ''"
+    steps = [scratch, unpack, "umask 022", *steps]
+    yield StringCommand(" && ".join(steps), _stdin=[_line(file) for file in changed])
 
 
-def _archive(files: Iterable[File]) -> str:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for number, file in enumerate(files):
-            data = file.text.encode()
-            member = tarfile.TarInfo(str(number))
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return base64.encodebytes(buffer.getvalue()).decode()
+def _line(file: File) -> str:
+    return base64.b64encode(file.text.encode()).decode()
 
 
 @operation()

@@ -1,7 +1,7 @@
 """Distribution packages, by the host's own package manager."""
 
 import shlex
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 
 from ops.files import File
 from ops.task import Task
@@ -38,11 +38,6 @@ def left_sources(plan: HostPlan, probe: Probe) -> list[str]:
     ours = (apt.SOURCE_LIST, apt.DRIVER_LIST, dnf.REPOSITORY_FILE)
     there = [path for path in ours if path in probe.paths and path not in wanted]
     return [*there, apt.LISTS] if apt.SOURCE_LIST in there else there
-
-
-def missing(names: Iterable[str], seen: Mapping[str, str]) -> list[str]:
-    """The packages that are not installed."""
-    return [name for name in names if name not in seen]
 
 
 def install_task(name: str, packages: Collection[str], manager: str, options: Collection[str] = ()) -> Task:

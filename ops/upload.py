@@ -118,7 +118,8 @@ def _send_file(state: State, host: Host, source: Path, target: str, given: dict[
         f"if [ -f {file} ]; then echo whole; else stat -c %s {shlex.quote(part)} 2>/dev/null || echo 0; fi"
     )
     placed = (
-        f"case $(sha256sum <{shlex.quote(part)}) in {sha256}*) mv -f {shlex.quote(part)} {file} ;; "
+        f"case $(sha256sum <{shlex.quote(part)}) in "
+        f"{sha256}*) sync {shlex.quote(part)} && mv -f {shlex.quote(part)} {file} ;; "
         f"*) rm -f {shlex.quote(part)}; exit 1 ;; esac"
     )
     try:
@@ -188,7 +189,7 @@ def append(remote: Remote, target: str, start: int, piece: bytes, owner: str = U
     file = shlex.quote(target)
     # what a cut piece left behind its beginning goes first
     script = (
-        f"install -d -o {owner} -g {owner} \"$(dirname {file})\" && touch {file} && "
+        f'install -d -o {owner} -g {owner} "$(dirname {file})" && touch {file} && '
         f"truncate -s {start} {file} && base64 -d >>{file} && "
         f"[ $(stat -c %s {file}) = {start + len(piece)} ] && chown {owner}:{owner} {file}"
     )

@@ -11,7 +11,7 @@ from plan.errors import PlanError
 from plan.host import HostPlan
 from plan.lock import Host, Lock
 from plan.nvidia_plan import DriverPlan
-from plan.probe import Probe
+from plan.probe import Probe, missing_packages
 from plan.probe_models import MANIFEST
 from plan.sections import Settings
 
@@ -151,9 +151,9 @@ def needed(plan: HostPlan, probe: Probe, environment: bool) -> tuple[Group, ...]
     missing = [model for model in plan.models if not model.there(probe)]
     extra = ("aria2", "nftables") if missing else ()
     front = plan.gateway.packages if plan.gateway and not probe.gateway.secure_link else ()
-    packages = [name for name in (*plan.base_packages, *extra, *front) if name not in probe.packages]
+    packages = missing_packages((*plan.base_packages, *extra, *front), probe.packages)
     tests = plan.burn_in.packages if plan.burn_in and plan.driver.maintained else ()
-    driver = bool(plan.driver.work.install) or any(name not in probe.packages for name in tests)
+    driver = bool(plan.driver.work.install) or bool(missing_packages(tests, probe.packages))
     groups: dict[Group, bool] = {
         "environment": environment,
         "ollama": bool(archive and archive.version not in probe.ollama.versions),

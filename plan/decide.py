@@ -294,9 +294,11 @@ def _wanted(settings: Settings, present: dict[str, Service]) -> bool:
 
 
 def _unpackers(ollama: OllamaPlan | None) -> Iterator[str]:
-    """The package of what unpacks Ollama's archive; gzip is on every host."""
-    if ollama and ollama.archive and ollama.archive.packer != "gzip":
-        yield ollama.archive.packer
+    """The packages of what unpacks Ollama's archive; gzip is on every host, tar not on the smallest."""
+    if ollama and ollama.archive:
+        yield "tar"
+        if ollama.archive.packer != "gzip":
+            yield ollama.archive.packer
 
 
 def _environment(settings: Settings, stack: Decision, probe: Probe, manager: str) -> EnvironmentPlan:

@@ -14,7 +14,7 @@ from plan.lock import Package, Packages
 from plan.nvidia_plan import DriverPlan
 
 NAMES = (
-    *("ca-certificates", "curl", "numactl-libs", "gcc-c++", "openssl", "zstd"),
+    *("ca-certificates", "curl", "numactl-libs", "gcc-c++", "openssl", "zstd", "tar"),
     *("nginx", "aria2", "nftables"),
 )
 # dnf is a Python library; its command says neither hashes nor what an empty system would get.

@@ -1,7 +1,7 @@
 """What a host is, parsed from the text of the one probe (`roles/host/probe.sh`)."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
@@ -15,6 +15,8 @@ from plan.probe_ollama import InstalledOllama
 
 # Stands in a conda prefix that was made to its end; a prefix without it does not count.
 COMPLETE = ".bringup-complete"
+# Stands where something is being installed, with the boot in which it was begun.
+AT_WORK = ".bringup-at-work"
 
 # DCGM in all its parts, for every CUDA.
 DCGM = (
@@ -26,9 +28,11 @@ DCGM = (
 # The distribution packages that a plan may ask for; the probe looks for these.
 PACKAGES = (
     *("ca-certificates", "curl", "libnuma1", "numactl-libs", "gcc", "g++", "gcc-c++", "openssl", "zstd"),
-    *("aria2", "nftables"),
+    *("aria2", "nftables", "tar", "curl-minimal"),
     *DCGM,
 )
+# A package -> what does its work under another name, and cannot be installed beside it.
+OTHER_NAMES = {"curl": ("curl-minimal",)}
 
 
 @dataclass(frozen=True)
@@ -329,6 +333,11 @@ def _environments(lines: list[str]) -> dict[str, InstalledEnvironment]:
             name, _, version = value.removesuffix(".dist-info").partition("-")
             distributions[canonical_name(name)] = version
     return environments
+
+
+def missing_packages(names: Iterable[str], installed: Container[str]) -> list[str]:
+    """The packages of which neither they nor others that do their work are installed."""
+    return [name for name in names if not any(one in installed for one in (name, *OTHER_NAMES.get(name, ())))]
 
 
 def same_version(installed: str | None, pinned: str) -> bool:

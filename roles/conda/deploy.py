@@ -6,7 +6,7 @@ from collections.abc import Generator
 from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.context import host
 
-from ops import download, files, task
+from ops import download, files, lasting, task
 from ops import environment as packages
 from ops.render import render
 from plan import project
@@ -93,6 +93,7 @@ def _installer(environment: EnvironmentPlan) -> task.Task:
     script = f"""{download.script(environment.installer_urls, sha256, installer, hint)}
 rm -rf {CONDA_PREFIX}
 sh {installer} -b -p {CONDA_PREFIX}
+sync -f {CONDA_PREFIX}
 touch {CONDA_PREFIX}/{COMPLETE}
 """
     return task.Task("conda", "installing conda", script)
@@ -101,12 +102,13 @@ touch {CONDA_PREFIX}/{COMPLETE}
 def _create(environment: EnvironmentPlan) -> task.Task:
     """Makes the environment anew: an explicit lock is replayed, never merged into what is there."""
     conda = f"{CONDA_PREFIX}/bin/conda"
-    script = f"""
+    cache = f"{CONDA_PREFIX}/pkgs"
+    create = f"""
 rm -rf {environment.prefix}
 {conda} create --yes --quiet --prefix {environment.prefix} --file {environment.directory}/conda.explicit.txt
-touch {environment.prefix}/{COMPLETE}
 """
-    variables = {"HOME": "/root", "CONDARC": "/dev/null", "CONDA_PKGS_DIRS": f"{CONDA_PREFIX}/pkgs"}
+    script = f"{lasting.script(create, environment.prefix, [cache])}touch {environment.prefix}/{COMPLETE}\n"
+    variables = {"HOME": "/root", "CONDARC": "/dev/null", "CONDA_PKGS_DIRS": cache}
     return task.Task("environment", f"creating the environment {environment.name}", script, variables)
 
 
@@ -132,4 +134,5 @@ def _uv(environment: EnvironmentPlan) -> task.Task:
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_ROOT_USER_ACTION": "ignore",
     }
-    return task.Task("uv", "installing uv", shlex.join(command), variables)
+    script = lasting.script(shlex.join(command), environment.prefix)
+    return task.Task("uv", "installing uv", script, variables)

@@ -20,7 +20,7 @@ from plan.apt import PARTS
 from plan.burn_in import BurnInPlan
 from plan.host import HostPlan
 from plan.nvidia_plan import PROGRAM
-from plan.probe import Probe
+from plan.probe import Probe, missing_packages
 
 LABEL = "testing the GPUs"
 SERVICE = "systemctl --quiet"
@@ -46,7 +46,7 @@ def burn_in(plan: HostPlan, probe: Probe) -> None:
     now = wanted.needed and not wanted.waits
     task.run(
         task=_installation(plan, wanted),
-        needed=now or bool(packages.missing(wanted.packages, probe.packages)),
+        needed=now or bool(missing_packages(wanted.packages, probe.packages)),
         name="Install DCGM",
     )
     task.run(task=_diagnostic(wanted), needed=now, name="Test the GPUs with DCGM")

@@ -9,7 +9,7 @@ from ops import beside, files, packages, task, units
 from ops import stamp as stamping
 from plan import leavings
 from plan.host import BYTECODE, HostPlan
-from plan.probe import Probe
+from plan.probe import Probe, missing_packages
 
 
 def clear(plan: HostPlan, probe: Probe) -> None:
@@ -41,7 +41,7 @@ def prepare(plan: HostPlan, probe: Probe) -> None:
     options = packages.options(plan)
     task.run(
         task=packages.install_task("packages", plan.base_packages, plan.package_manager, options),
-        needed=bool(packages.missing(plan.base_packages, probe.packages)),
+        needed=bool(missing_packages(plan.base_packages, probe.packages)),
         name="Install the base packages",
     )
     wanted = leavings.user_wanted(plan)

@@ -19,7 +19,8 @@ SCRIPT = pathlib.Path(__file__).with_name("probe.sh")
 def script(packages: Iterable[str]) -> str:
     """The probe's shell text, without its comments; `packages` are the distribution packages to look for."""
     text = re.sub(r"(?m)^ *#.*\n", "", SCRIPT.read_text())
-    text = text.replace("@PACKAGES@", " ".join(packages)).replace("@COMPLETE@", probe.COMPLETE)
+    text = text.replace("@PACKAGES@", " ".join(packages))
+    text = text.replace("@COMPLETE@", probe.COMPLETE).replace("@AT_WORK@", probe.AT_WORK)
     for manager in ("apt", "dnf"):
         text = text.replace(f"@DRIVER_{manager.upper()}@", shlex.join(names_to_look_for(manager)))
     return text

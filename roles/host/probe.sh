@@ -160,6 +160,8 @@ sed -nE 's/.*(--port |OLLAMA_HOST=[^ ]*:)([0-9]+).*/\2/p' /etc/systemd/system/vl
 block environments
 for prefix in /opt/bringup/conda /opt/bringup/conda/envs/*; do
     [ -e "$prefix/@COMPLETE@" ] || continue
+    # the host went down in the middle: there may be names of files whose bytes were never written
+    [ ! -e "$prefix/@AT_WORK@" ] || [ "$(cat "$prefix/@AT_WORK@")" = "$(cat /proc/sys/kernel/random/boot_id)" ] || continue
     echo "prefix $prefix"
     for record in "$prefix"/conda-meta/*.json; do echo "conda ${record##*/}"; done
     for record in "$prefix"/lib/python3*/site-packages/*.dist-info; do echo "dist ${record##*/}"; done

@@ -16,7 +16,7 @@ from plan import model_facts
 from plan.host import USER, EnvironmentPlan, HostPlan, TagPlan
 from plan.model_plan import ModelPlan
 from plan.places import place
-from plan.probe import Probe
+from plan.probe import Probe, missing_packages
 from plan.tokens import Tokens
 
 PROGRAMS = "/opt/bringup/bin/models"
@@ -50,7 +50,7 @@ def start(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
         task=exchange.install_task(plan.package_manager, distribution.options(plan)),
         needed=lambda: (
             any(_shared(plan, model, probe) for model in plan.models)
-            and bool(distribution.missing(exchange.PACKAGES, probe.packages))
+            and bool(missing_packages(exchange.PACKAGES, probe.packages))
         ),
         name="Install what hosts exchange models with",
     )

@@ -214,9 +214,7 @@ def send(torch, source, target, mib):
 
     seconds = measure(torch, f"cuda:{target}", copy)
     if not torch.equal(here.cpu(), original):
-        raise WrongError(
-            f"cuda:{source} to cuda:{target}: a copy of {mib} MiB arrives as something else"
-        )
+        raise WrongError(f"cuda:{source} to cuda:{target}: a copy of {mib} MiB arrives as something else")
     return (mib << 20) / seconds / 1e9
 
 

@@ -7,7 +7,7 @@ import pytest
 from plan.errors import ProbeError
 from plan.model_plan import ModelPlan
 from plan.models_host import recorded_pins
-from plan.probe import Disk, PciDevice, Unit, canonical_name, parse
+from plan.probe import Disk, PciDevice, Unit, canonical_name, missing_packages, parse
 from plan.settings import read
 from tests import probes
 from tests.probes import with_block
@@ -261,3 +261,7 @@ def test_systems_are_named_as_the_tables_name_them(release: tuple[str, ...], nam
 def test_two_answers_of_one_host_are_equal_whatever_their_text() -> None:
     assert parse(BARE) == dataclasses.replace(parse(BARE), text="")
     assert canonical_name("Ruamel.YAML_clib") == "ruamel-yaml-clib"
+
+
+def test_a_package_under_another_name_is_not_missing() -> None:
+    assert missing_packages(["curl", "tar"], {"curl-minimal": "7.76"}) == ["tar"]

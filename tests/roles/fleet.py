@@ -8,13 +8,11 @@ command, and what stands on its standard input.
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import re
 import shlex
 import sys
-import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -67,9 +65,8 @@ class Exec:
         targets = dict(re.findall(r"install -D .*? -- (\d+) '*([^' ]+?)\.new", self.command))
         if not targets:
             return {}
-        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(self.stdin))) as archive:
-            contents = {name: archive.extractfile(name) for name in archive.getnames()}
-            return {targets[name]: stream.read().decode() for name, stream in contents.items() if stream}
+        lines = self.stdin.split("\n")
+        return {path: base64.b64decode(lines[int(number)]).decode() for number, path in targets.items()}
 
 
 @dataclass(frozen=True)

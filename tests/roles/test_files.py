@@ -30,10 +30,11 @@ def of_a_host() -> Iterator[None]:
 def put(*wanted: files.File, **seen: SeenPath) -> subprocess.CompletedProcess[str]:
     """Runs the command that writes these files, with its standard input."""
     (command,) = files.write._inner(files=wanted, seen=seen)
-    (stdin,) = command.connector_arguments["_stdin"]
-    return subprocess.run(
-        ["sh", "-c", command.get_raw_value()], input=stdin, capture_output=True, text=True, check=False
-    )
+    stdin = "".join(f"{line}\n" for line in command.connector_arguments["_stdin"])
+    words = ["sh", "-c", command.get_raw_value()]
+    # as for a service user, whose shell is none; and on the smallest system, which has no tar
+    variables = os.environ | {"SHELL": "/usr/sbin/nologin"}
+    return subprocess.run(words, input=stdin, env=variables, capture_output=True, text=True, check=False)
 
 
 def mode(path: Path) -> str:
@@ -51,15 +52,18 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_byte_mode_and_owner_arrives_and_nothing_is_left_behind(tmp_path: Path, scratch: Path) -> None:
     one, two = tmp_path / "new" / "folder" / "it's a file", tmp_path / "key"
+    three = tmp_path / "empty"
     done = put(
         files.File(str(one), TEXT, mode="755", owner=OWNER),
         files.File(str(two), "secret\n", mode="600", owner=OWNER),
+        files.File(str(three), "", owner=OWNER),
     )
+    assert three.read_bytes() == b""
     assert (done.returncode, done.stderr) == (0, "")
     assert (one.read_text(), mode(one), one.owner()) == (TEXT, "755", USER)
     assert (two.read_text(), mode(two)) == ("secret\n", "600")
     assert list(scratch.iterdir()) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "new", "scratch"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "key", "new", "scratch"]
 
 
 def test_a_file_is_replaced_by_a_rename_so_that_its_readers_keep_the_old_one(tmp_path: Path) -> None:

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 import pytest
 
 from ops.files import Directory
-from ops.packages import missing
 from plan import leavings
 from plan.host import HostPlan
-from plan.probe import Probe
+from plan.probe import Probe, missing_packages
 from tests.verify import health
 from tests.verify.cases import Case
 from tests.verify.evidence import Evidence
@@ -25,7 +24,7 @@ def test_host_is_reached_and_has_a_plan(subject: Subject) -> None:
 
 
 def test_base_packages_are_installed(plan: HostPlan, probe: Probe) -> None:
-    lacking = missing(plan.base_packages, probe.packages)
+    lacking = missing_packages(plan.base_packages, probe.packages)
     assert not lacking, f"not installed: {', '.join(lacking)}"
 
 
