@@ -166,6 +166,9 @@ def _becomes_active(remote: Remote, service: Service) -> bool:
         told = f"{journal(service.unit, TOLD_LINES)} | grep -E {shlex.quote(service.tells)}"
         look += f"; else {told} | cut -c 1-300"
     look += "; fi"
+    if service.previous:
+        # it was kept for this one
+        look += f"; if [ $state = active ]; then rm -f {service.previous}; fi"
     return wait(remote, service.label, look, judge, news=lambda text: startup.stage(text.partition("\n")[2]))
 
 
@@ -174,11 +177,17 @@ def _put_back(remote: Remote, service: Service, previous: str) -> None:
     unit = f"/etc/systemd/system/{service.unit}"
     pins = "grep -h ^X-Bringup-Pins="
     script = (
-        f'if [ "$({pins} {previous})" = "$({pins} {unit})" ]; then install -m 644 {previous} {unit} && '
-        f"systemctl daemon-reload && systemctl reset-failed {service.unit} 2>/dev/null; "
-        f"systemctl --no-block restart {service.unit} && echo restored; fi"
+        f"[ -f {previous} ] || {{ echo none; exit; }}\n"
+        f'[ "$({pins} {previous})" = "$({pins} {unit})" ] || exit 0\n'
+        f"install -m 644 {previous} {unit} && systemctl daemon-reload || exit 1\n"
+        f"systemctl reset-failed {service.unit} 2>/dev/null\n"
+        f"systemctl --no-block restart {service.unit} && echo restored"
     )
-    if "restored" not in remote.run(script).text:
+    said = remote.run(script).text
+    if "none" in said:
+        # its file is as it was: what has changed is what it runs on, or serves
+        return
+    if "restored" not in said:
         say(remote, service.label, "its Python packages have changed, so the old one is not put back.")
         return
     say(remote, service.label, "the old one is put back: its settings, its model.")

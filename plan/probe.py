@@ -81,8 +81,12 @@ class Unit:
 
     @property
     def serves(self) -> bool:
-        """Whether it runs, will after a reboot, and runs by the unit file that is there."""
-        return self.active == "active" and self.enabled == "enabled" and not self.needs_reload
+        """Whether it runs, will after a reboot, and runs by the unit file that is there.
+
+        A static unit is another's to start: udev's, for the driver's daemon on Ubuntu.
+        """
+        started = self.enabled in ("enabled", "static")
+        return self.active == "active" and started and not self.needs_reload
 
 
 @dataclass(frozen=True)
@@ -270,8 +274,10 @@ def _listening(lines: list[str]) -> Iterator[tuple[int, str]]:
             if len(fields) > 4 and fields[4] == "0A":
                 yield int(fields[2].rsplit(":", 1)[1], 16), "?"
         else:
-            holder = re.search(r'users:\(\("([^"]+)",pid=(\d+)', line)
-            yield int(fields[3].rsplit(":", 1)[1]), f"{holder[1]} (pid {holder[2]})" if holder else "?"
+            # children that share a socket stand before their parent
+            holders = re.findall(r'\("([^"]+)",pid=(\d+)', line)
+            pids = " ".join(f"(pid {pid})" for _, pid in holders)
+            yield int(fields[3].rsplit(":", 1)[1]), f"{holders[0][0]} {pids}" if holders else "?"
 
 
 def _holders(found: Iterable[tuple[int, str]]) -> dict[int, str]:

@@ -110,7 +110,7 @@ if [ "$gpu" ]; then
     echo "rebooted_for $(tr '\n' ' ' 2>/dev/null </etc/bringup/driver/rebooted-for)"
     echo "reset $(tr '\n' ' ' 2>/dev/null </run/bringup/gpu-reset)"
     echo "added $(tr '\n' ' ' 2>/dev/null </etc/bringup/driver/added)"
-    echo "locks $(grep -hsE 'nvidia|datacenter|nvlsm' /etc/dnf/plugins/versionlock.list | tr '\n' ' ')"
+    echo "locks $(grep -hsE 'nvidia|datacenter|nvlsm|cuda-drivers|libnvsdm' /etc/dnf/plugins/versionlock.list | tr '\n' ' ')"
 fi
 block kernel_log
 if [ "$gpu" ]; then
@@ -136,8 +136,9 @@ ours="/etc/modprobe.d/bringup-* /etc/modules-load.d/bringup-* /etc/nvidia-imex/n
     /etc/systemd/system/nvidia-*.service.d/bringup.conf"
 find $ours /etc/bringup /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service /opt/bringup/bin \
     /etc/systemd/system/bringup-gateway.service /var/cache/bringup/gateway \
-    /etc/systemd/system/bringup-bundle-server.service \
-    /opt/bringup /opt/bringup/downloads /opt/bringup/ollama /srv/models "$ollama" /var/lib/bringup \
+    /etc/systemd/system/bringup-bundle-server.service -maxdepth 0 -printf '%m %u:%g %y %p\n' 2>/dev/null
+# a directory may be a link to a larger disk
+find -H /opt/bringup /opt/bringup/downloads /opt/bringup/ollama /srv/models "$ollama" /var/lib/bringup \
     /var/cache/bringup /var/cache/bringup/pycache -maxdepth 0 -printf '%m %u:%g %y %p\n' 2>/dev/null
 find /etc/bringup /opt/bringup/bin -mindepth 1 -printf '%m %u:%g %y %p\n' 2>/dev/null
 block hashes
@@ -172,7 +173,7 @@ for result in /etc/bringup/environments/*/torch-*.json; do
 done
 block burn_in; cat /etc/bringup/burn-in.json 2>/dev/null
 block models
-find /srv/models -mindepth 3 -maxdepth 4 -name .bringup.json 2>/dev/null | while read -r manifest; do
+find -H /srv/models -mindepth 3 -maxdepth 4 -name .bringup.json 2>/dev/null | while read -r manifest; do
     directory=${manifest%/*}
     echo "directory $directory"; printf 'manifest '; tr -d '\n' <"$manifest"; echo
     find "$directory" -type f -printf 'file %s %T@ %P\n'

@@ -24,7 +24,8 @@ reset_gpu() {
     quietly nvidia-smi --gpu-reset -i "$1" || return 1
     address=$(nvidia-smi -i "$1" --query-gpu=pci.bus_id --format=csv,noheader 2>/dev/null | tr 'A-F' 'a-f')
     # what the kernel logged of it until now is settled
-    { echo "nvidia: bringup has reset GPU $address" >/dev/kmsg; } 2>/dev/null || true
+    # what stands before the colon is lost in the journal, which is searched for this name
+    { echo "bringup: bringup has reset GPU $address of nvidia" >/dev/kmsg; } 2>/dev/null || true
     say "GPU ${address:-$1} is reset."
 }
 make_whole() {

@@ -99,7 +99,7 @@ class TestAReset:
             assert mending(ailing(smi, log=(xid(48),))) == Mending()
 
     def test_settles_what_was_logged_before_it(self) -> None:
-        was_reset = f"nvidia: bringup has reset GPU 0000{ADDRESS}"
+        was_reset = f"bringup has reset GPU 0000{ADDRESS} of nvidia"
         probe = ailing(log=(xid(48), was_reset), reset=frozenset({GPU}))
         assert mending(probe, reboot="allowed") == Mending()
         assert "Xid" not in warned(probe)

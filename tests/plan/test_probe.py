@@ -265,3 +265,9 @@ def test_two_answers_of_one_host_are_equal_whatever_their_text() -> None:
 
 def test_a_package_under_another_name_is_not_missing() -> None:
     assert missing_packages(["curl", "tar"], {"curl-minimal": "7.76"}) == ["tar"]
+
+
+def test_every_process_that_shares_a_port_holds_it() -> None:
+    line = 'LISTEN 0 2048 127.0.0.1:18000 0.0.0.0:* users:(("vllm",pid=12,fd=3),("vllm",pid=9,fd=3))'
+    there = parse(with_block(BARE, "listening", line))
+    assert there.listening == {18000: "vllm (pid 12) (pid 9)"}

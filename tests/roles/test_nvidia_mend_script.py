@@ -201,7 +201,7 @@ class TestGpusThatAil:
         (host.folder / "dev").mkdir()
         self.mend(host, "GPU-1")
         assert text(host, "run/bringup/gpu-reset") == "GPU-1\n"
-        assert text(host, "dev/kmsg") == "nvidia: bringup has reset GPU 00000000:3b:00.0\n"
+        assert text(host, "dev/kmsg") == "bringup: bringup has reset GPU 00000000:3b:00.0 of nvidia\n"
 
     def test_that_cannot_be_reset_are_named_with_the_reason(self, tmp_path: Path) -> None:
         host = Sandbox(tmp_path)

@@ -102,3 +102,14 @@ def test_every_block_that_the_parser_reads_is_printed_whatever_the_host() -> Non
     blocks = re.findall(r"(?m)^block (\w+)", SCRIPT)
     assert re.findall(r"(?m)^@@(\w+)$", output("sh")) == blocks
     assert blocks[-1] == "end"
+
+
+def test_a_directory_that_is_a_link_to_another_disk_is_looked_into(tmp_path: Path) -> None:
+    model = tmp_path / "disk" / "Qwen" / "Tiny" / "commit"
+    model.mkdir(parents=True)
+    (model / ".bringup.json").write_text("{}")
+    (tmp_path / "models").symlink_to(tmp_path / "disk")
+    script = SCRIPT.replace("/srv/models", str(tmp_path / "models"))
+    answer = parse(subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout)
+    assert list(answer.models) == [str(tmp_path / "models/Qwen/Tiny/commit")]
+    assert answer.paths[str(tmp_path / "models")].kind == "d"
