@@ -142,8 +142,8 @@ class Probe:
     burn_in: str = ""
     gateway: InstalledGateway = field(default_factory=InstalledGateway)
     disks_turn: bool | None = None
-    # on which our services listen by their unit files, whether or not they run
-    unit_ports: frozenset[int] = frozenset()
+    # on which our services listen by their unit files, whether or not they run: port -> unit
+    unit_ports: Mapping[int, str] = field(default_factory=dict)
     nvidia: InstalledDriver = probe_driver.NOTHING
     stamp_time: str = ""
     state: str = ""
@@ -229,7 +229,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         burn_in="\n".join(blocks.get("burn_in", [])),
         gateway=probe_gateway.parse(blocks),
         disks_turn="1" in blocks["rotational"] if blocks.get("rotational") else None,
-        unit_ports=frozenset(int(line) for line in blocks.get("unit_ports", []) if line.isdigit()),
+        unit_ports=dict(_unit_ports(blocks.get("unit_ports", []))),
         nvidia=probe_driver.parse(blocks),
         stamp_time="".join(blocks.get("stamp", [])),
         state="".join(f"{line}\n" for line in blocks.get("state", [])),
@@ -302,6 +302,13 @@ def _paths(blocks: Mapping[str, list[str]]) -> dict[str, Path]:
         mode, owner, kind, path = line.split(maxsplit=3)
         paths[path] = Path(mode, owner, kind, hashes.get(path))
     return paths
+
+
+def _unit_ports(lines: list[str]) -> Iterator[tuple[int, str]]:
+    for line in lines:
+        port, _, unit = line.partition(" ")
+        if port.isdigit():
+            yield int(port), unit
 
 
 def _units(lines: list[str]) -> Iterator[tuple[str, Unit]]:

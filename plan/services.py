@@ -19,6 +19,8 @@ from plan.sections import Service, Settings
 FIRST_PORT = 8000
 # Where the engines listen behind the front, on loopback.
 FIRST_INNER_PORT = 18000
+# From each of the two on.
+DEALT_PORTS = 1000
 # How long a server that is asked to stop goes on answering what it has begun.
 DRAIN_SECONDS, DRAINS_FROM = 30, Version("0.18.0")
 
@@ -36,22 +38,20 @@ def plan_services(
     Raises:
         PlanError: the host has no address in the network to listen on.
     """
-    ports = _ports(services)
     others = set(_held_by_others(probe))
-    seconds = _free(replacing.FIRST_PORT, {*ports.values(), *others})
     address = _address(settings.access.listen, probe) if services else "127.0.0.1"
     fronted = not ipaddress.ip_address(address).is_loopback
-    for (name, service), inner_port in zip(
-        sorted(services.items()),
-        _free(FIRST_INNER_PORT, {*ports.values(), *others}),
-        strict=False,
-    ):
+    ports = _ports(services, {} if fronted else dict(_kept(services, FIRST_PORT, others, probe)))
+    taken = {*ports.values(), *others}
+    seconds = _free(replacing.FIRST_PORT, taken)
+    inner_ports = _inner_ports(services, taken, probe)
+    for name, service in sorted(services.items()):
         reach = Reach(
             listen=settings.access.listen,
             address=address,
             port=ports[name],
             inner_address="127.0.0.1" if fronted else address,
-            inner_port=inner_port if fronted else ports[name],
+            inner_port=inner_ports[name] if fronted else ports[name],
             fronted=fronted,
             tls=fronted and settings.access.tls == "on",
         )
@@ -127,11 +127,39 @@ def compilers(manager: str, environment: EnvironmentPlan | None, stack: Decision
         yield {"apt": "g++", "dnf": "gcc-c++"}[manager]
 
 
-def _ports(services: Mapping[str, Service]) -> dict[str, int]:
-    """The port of every service: as set, or the next that is free, in order of names."""
+def _ports(services: Mapping[str, Service], seen: Mapping[str, int]) -> dict[str, int]:
+    """The port of every service: as set, or as it has, or the next that is free, in order of names.
+
+    Args:
+        services: by name.
+        seen: the ports that clients' services have now.
+    """
     wanted = {name: service.port for name, service in sorted(services.items())}
-    free = _free(FIRST_PORT, (port for port in wanted.values() if port))
-    return {name: port or next(free) for name, port in wanted.items()}
+    set_ones = {port for port in wanted.values() if port}
+    kept = {name: port for name, port in seen.items() if port not in set_ones}
+    free = _free(FIRST_PORT, {*set_ones, *kept.values()})
+    return {name: port or kept.get(name) or next(free) for name, port in wanted.items()}
+
+
+def _inner_ports(services: Mapping[str, Service], taken: set[int], probe: Probe) -> dict[str, int]:
+    """Where each engine listens behind the front: as it does, or a port that no service of ours has."""
+    kept = dict(_kept(services, FIRST_INNER_PORT, taken, probe))
+    free = _free(FIRST_INNER_PORT, {*taken, *probe.unit_ports})
+    return {name: kept.get(name) or next(free) for name in sorted(services)}
+
+
+def _kept(
+    services: Mapping[str, Service], first: int, taken: set[int], probe: Probe
+) -> Iterator[tuple[str, int]]:
+    """The ports that services have by their unit files, of those that are dealt out from `first` on.
+
+    A new service must not take the port of one that serves; which would then have to go first.
+    """
+    for port, unit in probe.unit_ports.items():
+        engine, _, name = unit.removesuffix(".service").partition("-")
+        known = name in services and services[name].engine == engine
+        if known and port not in taken and first <= port < first + DEALT_PORTS:
+            yield name, port
 
 
 def _held_by_others(probe: Probe) -> Iterator[int]:

@@ -156,8 +156,9 @@ if [ -d /run/systemd/system ]; then
         --property=Id,ActiveState,SubState,UnitFileState,Result,MainPID,NRestarts,NeedDaemonReload
 fi
 block unit_ports
-sed -nE 's/.*(--port |OLLAMA_HOST=[^ ]*:)([0-9]+).*/\2/p' /etc/systemd/system/vllm-*.service \
-    /etc/systemd/system/ollama-*.service 2>/dev/null
+for unit in /etc/systemd/system/vllm-*.service /etc/systemd/system/ollama-*.service; do
+    sed -nE "s/.*(--port |OLLAMA_HOST=[^ ]*:)([0-9]+).*/\2 ${unit##*/}/p" "$unit" 2>/dev/null
+done
 block environments
 for prefix in /opt/bringup/conda /opt/bringup/conda/envs/*; do
     [ -e "$prefix/@COMPLETE@" ] || continue

@@ -120,8 +120,12 @@ def test_every_program_that_listens_on_a_port_is_named_once() -> None:
 
 
 def test_the_ports_of_our_units_are_known_while_they_stand_still() -> None:
-    assert parse(with_block(BARE, "unit_ports", "18000", "11434")).unit_ports == {18000, 11434}
-    assert parse(BARE).unit_ports == frozenset()
+    lines = ["18000 vllm-chat.service", "11434 ollama-small.service"]
+    assert parse(with_block(BARE, "unit_ports", *lines)).unit_ports == {
+        18000: "vllm-chat.service",
+        11434: "ollama-small.service",
+    }
+    assert parse(BARE).unit_ports == {}
 
 
 def test_a_gpu_is_told_apart_from_a_switch_and_an_audio_function() -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+import pytest
+
 from plan import settings
 from plan.decide import plan_host
 from plan.host import ServicePlan
@@ -90,3 +92,22 @@ def test_a_start_may_take_longer_where_disks_turn_or_are_not_known() -> None:
 
     assert bound(turn=False) == 600 + 14 * 4
     assert bound(turn=True) == bound(None) > 600 + 14 * 12
+
+
+@pytest.mark.parametrize(
+    ("layers", "first", "kept", "dealt"),
+    [
+        ([access("10.44.0.0/16")], 18000, {"chat": 18000}, 18001),
+        ([access("10.44.0.0/16")], 18000, {"chat": 18000, "left": 18001}, 18002),
+        ([], 8000, {"chat": 8000}, 8001),
+    ],
+    ids=["behind a front", "beside one that goes", "on its own"],
+)
+def test_a_new_service_takes_no_port_of_one_that_serves(
+    layers: list[dict[str, Any]], first: int, kept: dict[str, int], dealt: int
+) -> None:
+    two = {"serve": {"chat": {"model": MODEL}, "alpha": {"model": MODEL}}}
+    units = {port: f"vllm-{name}.service" for name, port in kept.items()}
+    probe = dataclasses.replace(DUAL, unit_ports=units, memory_gib=64.0, memory_available_gib=64.0)
+    found = {one.name: one for one in plan_host("gpu-1", settings.read([two, *layers]), probe).services}
+    assert {name: one.inner_port for name, one in found.items()} == {"alpha": dealt, "chat": first}
