@@ -1,6 +1,7 @@
 """The burn-in: whether NVIDIA's diagnostic is to run on a host, at which level, and what it found."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from plan.sections import BurnIn
 RESULT = "/etc/bringup/burn-in.json"
 # CUDA 13 ends with Volta, whatever the driver: https://docs.nvidia.com/datacenter/dcgm/latest/installation.html
 _FIRST_OF_CUDA_13 = Capability(7, 5)
+# The driver's own and DCGM's hold the GPUs too, and stop no test.
+_DAEMONS = re.compile(r"/nvidia-(persistenced|dcgm|fabricmanager|imex)\.service")
 # DCGM's own word for a finding about a setting of the host, not about the card (dcgm_errors.h).
 _SETTING = 5
 
@@ -62,7 +65,8 @@ def plan_burn_in(
     level = min(settings.level, 1) if any(not card.datacenter for card in cards) else settings.level
     gpus = tuple(f"{device.address} {device.device_id}" for device in probe.gpus)
     needed = not _passed(probe, level, gpus)
-    in_use = f"the GPUs are in use by {', '.join(probe.gpu_holders)}" if probe.gpu_holders else ""
+    holders = [holder for holder in probe.gpu_holders if not _DAEMONS.search(holder)]
+    in_use = f"the GPUs are in use by {', '.join(holders)}" if holders else ""
     return BurnInPlan(level, packages(driver, cards), gpus, needed, in_use if needed else "")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Literal
 
 from plan import nvidia_table as table
 from plan import sources
@@ -125,7 +126,16 @@ def _names(settings: Settings, choice: DriverChoice, probe: Probe, system: Syste
     if system is None or choice.branch is None:
         return None
     flavour = choice.modules or probe.nvidia.installed_flavour or "open"
-    return table.names(system.family, settings.driver.source, choice.branch, flavour)
+    return table.names(system.family, _source(settings, choice, system), choice.branch, flavour)
+
+
+def _source(settings: Settings, choice: DriverChoice, system: System) -> Literal["nvidia", "distribution"]:
+    """Where the driver comes from, by the settings; a branch that is kept may be only elsewhere."""
+    wanted = settings.driver.source
+    if choice.action != "keep" or choice.branch is None or "source" in settings.driver.model_fields_set:
+        return wanted
+    there = table.names(system.family, wanted, choice.branch, choice.modules or "open")
+    return wanted if there else "distribution"
 
 
 def _installed(
@@ -137,20 +147,21 @@ def _installed(
     if settings.driver.display and not foreign:
         packages = (*packages, *found.display)
     kernels = tuple(_kernels(probe))
+    source = _source(settings, choice, system)
     plan = DriverPlan(
         action="install",
         version=probe.nvidia.release,
         pinned=settings.driver.version,
         branch=choice.branch,
         modules=choice.modules or probe.nvidia.installed_flavour,
-        source=settings.driver.source,
+        source=source,
         manager=system.manager,
         packages=packages,
         optional=found.optional if settings.driver.persistence else (),
         exact=tuple(_exact(choice, found)),
         beside=found.subnet if choice.subnet_manager else (),
         stream=found.stream if system.streams else None,
-        repository=_repository(settings, probe, system) if settings.driver.source == "nvidia" else None,
+        repository=_repository(settings, probe, system) if source == "nvidia" else None,
         held=table.held_patterns(system.manager),
         kernels=kernels,
         headers=tuple(dict.fromkeys(_headers(probe, system, kernels))),

@@ -64,7 +64,7 @@ runs() {
         return 1
     fi
     modprobe nvidia-uvm 2>/dev/null || true
-    start_units
+    start_units || return 1
     shown=$(nvidia-smi -L 2>"$said" | grep -c '^GPU' || true)
     there=0
     for device in /sys/bus/pci/devices/*; do
@@ -104,5 +104,6 @@ start() {
     words=$(kernel_says)
     [ -s "$state/previous" ] && give_up "${words:-$(tail -n 1 "$said")}"
     start_users
+    [ "$(loaded_release)" != "$(installed_release)" ] || fail "the driver does not run as it shall. Mend that and run again."
     fail "the module does not load: ${words:-$(tail -n 1 "$said")}. Mend that and run again."
 }

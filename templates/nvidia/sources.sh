@@ -18,9 +18,13 @@ apt_repository() {
         # the key that NVIDIA withdrew
         rm -f /etc/apt/trusted.gpg.d/*7fa2af80*
         # another list for the same place may have come with NVIDIA's own keyring package
-        if [ -z "$apt_options" ] && grep -qsrF "$repository" /etc/apt/sources.list /etc/apt/sources.list.d \
-            --exclude='bringup-*'; then return; fi
         list=$apt_lists/bringup-nvidia.list
+        if [ -z "$apt_options" ] && grep -shE '^(deb|URIs)' /etc/apt/sources.list -r /etc/apt/sources.list.d \
+            --include='*.list' --include='*.sources' --exclude='bringup-*' | grep -qF "$repository"; then
+            # with another key for the same place apt would read neither
+            rm -f "$list"
+            return
+        fi
         mkdir -p "$apt_lists"
         echo "deb [signed-by=$keyring] $repository/ /" >"$list.new"; mv -f "$list.new" "$list"
     elif [ -z "$apt_options" ]; then

@@ -74,6 +74,13 @@ def test_gpus_in_use_are_not_tested_now() -> None:
     assert sentence.startswith("burn_in: the diagnostic waits: the GPUs are in use by")
 
 
+@pytest.mark.parametrize("daemon", ["persistenced", "dcgm", "fabricmanager"])
+def test_the_drivers_own_daemons_put_no_test_off(daemon: str) -> None:
+    holder = f"812 nv-{daemon} 0::/system.slice/nvidia-{daemon}.service"
+    plan = planned(2, replace(HOST, gpu_holders=(holder,)))
+    assert plan and plan.needed and not plan.waits
+
+
 PASSED = record(sample("eight-gpus-level1"))
 
 

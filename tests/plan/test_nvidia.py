@@ -395,3 +395,8 @@ class TestAbsence:
 
     def test_of_nothing_is_nothing(self) -> None:
         assert planned(machine(), state="absent").action == "none"
+
+
+def test_debians_own_driver_is_kept_where_nvidias_repository_has_none_of_its_branch() -> None:
+    plan = planned(installed())
+    assert (plan.source, plan.repository, plan.work.install) == ("distribution", None, ())
