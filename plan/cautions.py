@@ -37,7 +37,8 @@ def _of_host(settings: Settings, decisions: Sequence[Decision], probe: Probe) ->
     yield from nvidia_mend.warnings(settings, probe)
     yield from _of_rack(settings, decisions)
     yield from figures.warnings(probe.checks, environment_directory(settings.environment.name))
-    planned = {f"{service.engine}-{name}.service" for name, service in settings.serve.items()}
+    # one that has changed its engine is removed
+    planned = {f"{engine}-{name}.service" for engine in ("vllm", "ollama") for name in settings.serve}
     for unit in sorted(probe.units):
         if unit.startswith(("vllm-", "ollama-")) and unit not in planned:
             name = unit.split("-", 1)[1].removesuffix(".service")

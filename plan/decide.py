@@ -366,11 +366,10 @@ def _hardware(machine: Machine, probe: Probe) -> str:
 
 def _room(plan: HostPlan, stack: Decision, decisions: Mapping[str, Decision], probe: Probe) -> Iterator[str]:
     """Disks that cannot hold what is not there yet."""
-    free = probe.disks["/opt"].free_gib
+    opt, models = probe.disks["/opt"], probe.disks["/srv/models"]
+    environment = 0.0
     if plan.environment and plan.environment.prefix not in probe.environments:
-        needed = stack.environment_gib + BESIDE_ENVIRONMENT_GIB
-        if free < needed:
-            yield f"disk: /opt has {free:.1f} GiB free, the environment needs {needed:.0f}. Make room there."
+        environment = stack.environment_gib + BESIDE_ENVIRONMENT_GIB
     missing = {
         service.model: service.name
         for service in plan.engines
@@ -378,7 +377,19 @@ def _room(plan: HostPlan, stack: Decision, decisions: Mapping[str, Decision], pr
     }
     fits = (decisions[name].memory for name in missing.values())
     needed = sum(fit.disk_gib for fit in fits if fit)
-    free = probe.disks["/srv/models"].free_gib
-    if free < needed:
-        yield f"disk: /srv/models has {free:.1f} GiB free, the models need {needed:.0f}. Make room there."
+    if opt.free_gib < environment:
+        yield (
+            f"disk: /opt has {opt.free_gib:.1f} GiB free, the environment needs {environment:.0f}. "
+            "Make room there."
+        )
+    if models.free_gib < needed:
+        yield (
+            f"disk: /srv/models has {models.free_gib:.1f} GiB free, the models need {needed:.0f}. "
+            "Make room there."
+        )
+    elif opt.device == models.device and environment <= opt.free_gib < environment + needed:
+        yield (
+            f"disk: /opt and /srv/models are one disk with {opt.free_gib:.1f} GiB free, the environment "
+            f"needs {environment:.0f} and the models {needed:.0f}. Make room there."
+        )
     yield from short_of_room(plan.ollama, probe) if plan.ollama else ()

@@ -43,6 +43,7 @@ class Seen:
     def save(self, folder: Path) -> None:
         """Writes it down; only its owner may read it."""
         name = re.sub(r"[^A-Za-z0-9._-]", "_", self.host)
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.json"
         path.touch(mode=0o600)
         path.write_text(json.dumps(asdict(self), indent=1, default=str))

@@ -80,14 +80,21 @@ def _sentence(error: Mapping[str, Any]) -> str:
     setting = ".".join(location) or "settings"
     if error["type"] == "extra_forbidden":
         known = _known_names(location[:-1])
-        close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(location[-1], known, cutoff=0.5)
+        # two letters that changed places are likelier than one that is missing
+        close.sort(key=lambda name: sorted(name) != sorted(location[-1]))
         hint = f" Did you mean `{close[0]}`?" if close else f" Known here: {', '.join(known)}."
         return f"{setting}: there is no such {'setting' if len(location) > 1 else 'section'}.{hint}"
     if error["type"] == "missing":
         return f"{setting}: is missing. Set it, for example {_example(location)!r}."
     if error["type"] == "string_pattern_mismatch":
-        return f"{setting}: {error['input']!r} has signs or a form not allowed here. {_fix(location)}"
-    return f"{setting}: {error['input']!r} is not valid: {_lower_first(error['msg'])}. {_fix(location)}"
+        return f"{setting}: {_shown(error['input'])} has signs or a form not allowed here. {_fix(location)}"
+    return f"{setting}: {_shown(error['input'])} is not valid: {_lower_first(error['msg'])}. {_fix(location)}"
+
+
+def _shown(value: object) -> str:
+    """A value as it may be told: without the password that an address holds."""
+    return re.sub(r"://[^/@\s]+@", "://...@", repr(value))
 
 
 def _lower_first(text: str) -> str:

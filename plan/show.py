@@ -17,11 +17,11 @@ def plans(all_plans: list[HostPlan], width: int = 110) -> str:
     groups: dict[str, list[HostPlan]] = {}
     for plan in all_plans:
         groups.setdefault(_likeness(plan), []).append(plan)
-    console = Console(file=io.StringIO(), width=width, force_terminal=False, highlight=False)
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, highlight=False, markup=False)
     for group in groups.values():
         console.print(_table(group))
         for warning in group[0].warnings:
-            console.print(f"  warning: {warning}", markup=False, style=None)
+            console.print(f"  warning: {warning}", style=None)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -14,7 +14,7 @@ ssh_strict_host_key_checking = "yes"
 _sudo = ssh_user != "root"
 
 # pyinfra reads every file of this folder, whichever inventory it was given
-if _offer_file.exists():
+if _os.access(_offer_file, _os.R_OK):
     _offer = _json.loads(_offer_file.read_text())
     _ollama = _offer.get("ollama", {})
     sources = {

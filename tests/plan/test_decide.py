@@ -88,6 +88,15 @@ class TestAHostWhoseDriverSuffices:
         assert large.services[0].start_timeout_seconds > self.plan.services[0].start_timeout_seconds + 1000
 
 
+def test_what_shares_a_disk_shares_its_room() -> None:
+    one = dataclasses.replace(H100, disks={path: Disk("/dev/sda1", 31.0) for path in H100.disks})
+    (sentence,) = refusals(one, {"serve": {"chat": {"model": "Qwen/Qwen2.5-14B-Instruct"}}})
+    assert sentence == (
+        "disk: /opt and /srv/models are one disk with 31.0 GiB free, the environment needs 16 and the models "
+        "28. Make room there."
+    )
+
+
 def test_a_model_larger_than_the_disk_is_refused_before_its_first_byte() -> None:
     full = dataclasses.replace(H100, disks={**H100.disks, "/srv/models": Disk("/dev/sdb", 3.0)})
     (sentence,) = refusals(full, {"serve": {"chat": {"model": "Qwen/Qwen2.5-7B-Instruct"}}})

@@ -9,7 +9,7 @@ from plan import settings
 from plan.decide import plan_host
 from plan.errors import PlanError
 from plan.host import ServicePlan
-from plan.probe import PciDevice, parse
+from plan.probe import Disk, PciDevice, parse
 from tests import probes
 
 BARE = parse(probes.answer(probes.BARE))
@@ -41,6 +41,7 @@ def host(count: int) -> Any:
         pci=tuple(PciDevice(f"0000:{n:02x}:00.0", "0x2330", "0x030200") for n in range(count)),
         driver="580.65.06",
         smi=smi(count),
+        disks={path: Disk("disk", 4000.0) for path in BARE.disks},
     )
 
 

@@ -39,6 +39,7 @@ def service(**changed: Any) -> dict[str, Any]:
             "colour: there is no such section. "
             "Known here: serve, models, driver, burn_in, environment, ollama, sources, bundle, access.",
         ),
+        (service(modle=MODEL), "serve.chat.modle: there is no such setting. Did you mean `model`?"),
         (service(revison="main"), "serve.chat.revison: there is no such setting. Did you mean `revision`?"),
         ({"access": {"listens": "::1"}}, "access.listens: there is no such setting. Did you mean `listen`?"),
         (
@@ -182,6 +183,11 @@ def test_signs_that_a_shell_or_a_unit_could_read_are_refused(data: dict[str, Any
 )
 def test_a_value_out_of_its_bounds_or_type_is_refused(data: dict[str, Any], sentence: str) -> None:
     assert refusals(data) == [sentence]
+
+
+def test_a_password_in_an_address_is_not_told() -> None:
+    (sentence,) = refusals({"models": {"proxy": "http://ops:S3cret@proxy.intranet:3128"}})
+    assert "S3cret" not in sentence and "http://...@proxy.intranet:3128" in sentence
 
 
 def test_every_wrong_setting_of_a_host_is_named_at_once() -> None:

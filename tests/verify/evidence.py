@@ -280,7 +280,8 @@ def parse(text: str) -> Evidence | None:
     """The gathered text in blocks; None when it broke off."""
     blocks: dict[str, list[str]] = {}
     current: list[str] = []
-    for line in text.splitlines():
+    # a file may hold other signs that Python would take for the end of a line
+    for line in text.split("\n"):
         if line.startswith("@@"):
             current = blocks.setdefault(line[2:], [])
         else:

@@ -5,7 +5,7 @@ import pytest
 from packaging.version import Version
 
 from plan.host import EnvironmentPlan
-from plan.probe import InstalledEnvironment, Probe, canonical_name
+from plan.probe import InstalledEnvironment, Probe, canonical_name, same_version
 from tests.verify.evidence import Evidence
 
 
@@ -64,5 +64,5 @@ def test_pinned_package_has_its_version(
     pin: tuple[str, str], environment: EnvironmentPlan, installed: InstalledEnvironment
 ) -> None:
     name, version = pin
-    found = installed.distributions.get(canonical_name(name))
-    assert found == version, f"{name} is {found}, planned in {environment.name} is {version}"
+    found = installed.distributions.get(canonical_name(name.partition("[")[0]))
+    assert same_version(found, version), f"{name} is {found}, planned in {environment.name} is {version}"
