@@ -102,7 +102,7 @@ def test_a_dot_in_a_model_id_does_not_hide_what_is_known_there() -> None:
         ),
         (
             {"sources": {"models": "https://me:secret@hub.example"}},
-            f"sources.models: 'https://me:secret@hub.example' {FORM} {WRITE_ENDPOINT}",
+            f"sources.models: 'https://...@hub.example' {FORM} {WRITE_ENDPOINT}",
         ),
         (
             {"sources": {"conda_installer_sha256": "abc"}},
