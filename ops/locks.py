@@ -11,7 +11,7 @@ from plan.errors import PlanError
 from plan.host import HostPlan
 from plan.lock import Lock
 from plan.model_facts import Facts
-from plan.models_host import Pins
+from plan.models_host import Pins, recorded_pins
 from plan.probe import Probe
 from plan.settings import Settings
 
@@ -88,7 +88,7 @@ def seen_apart(host: Host, wanted: Settings, probe: Probe, facts: Facts) -> tupl
         PlanError: there is no plan at all.
     """
     try:
-        return planned(host, wanted, probe, facts), ""
+        return planned(host, wanted, probe, facts, {**recorded_pins(wanted, probe), **pins(host, wanted)}), ""
     except PlanError as error:
         if wanted.sources.bundle:
             raise

@@ -11,7 +11,7 @@ from paramiko import SSHException
 from pydantic import SecretStr
 from pyinfra.api.host import Host
 
-from ops import locks
+from ops import bundles, locks
 from ops.planning import layers
 from ops.stamp import settings_digest
 from ops.version import version
@@ -103,11 +103,8 @@ def _plan(host: Host) -> Planned:
         raise UnreachableError(f"{host.name}: lets nothing be run as the inventory says: {words}.")
     seen = probe.parse(answer.stdout)
     wanted = settings.read(layers(host))
-    # a deploy goes out of the way of who took a port of ours; here the plan is the one that was deployed
-    free = {port: holder for port, holder in seen.listening.items() if port not in seen.unit_ports}
     key = secrets.api_key(wanted.access)
-    calm = dataclasses.replace(seen, listening=free)
-    plan, apart = locks.seen_apart(host, wanted, calm, model_facts.kept(seen))
+    plan, apart = as_deployed(host, wanted, seen)
     return Planned(
         connection,
         seen,
@@ -117,6 +114,21 @@ def _plan(host: Host) -> Planned:
         locks.digest(host.name),
         apart,
     )
+
+
+def as_deployed(host: Host, wanted: settings.Settings, seen: Probe) -> tuple[HostPlan, str]:
+    """The plan that a deploy would make of a host, and why it is none of the lock's.
+
+    Raises:
+        PlanError: there is none.
+    """
+    # a deploy goes out of the way of who took a port of ours; here the plan is the one that was deployed
+    free = {port: holder for port, holder in seen.listening.items() if port not in seen.unit_ports}
+    calm = dataclasses.replace(seen, listening=free)
+    place, server = bundles.place_for(host, wanted), bundles.server_on(host, wanted, seen)
+    wanted = locks.in_bundle(host, wanted, place)
+    plan, apart = locks.seen_apart(host, wanted, calm, model_facts.kept(seen))
+    return dataclasses.replace(plan, bundle_server=server), apart
 
 
 def _gather(deep: bool, subject: Subject) -> None:
