@@ -292,6 +292,12 @@ def architectures() -> dict[str, Architecture]:
     return {name: row for row in rows for name in row.names}
 
 
+def without_float16() -> tuple[frozenset[str], str]:
+    """The architectures that vLLM does not start in float16, and the source of that."""
+    row = tables.read("compat-architectures")["no_float16"]
+    return frozenset(row["names"]), row["source"]
+
+
 @lru_cache(maxsize=1)
 def _quantizations() -> tuple[Quantization, ...]:
     return tuple(Quantization(**_frozen(raw)) for raw in tables.read("compat-architectures")["quantization"])

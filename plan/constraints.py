@@ -249,12 +249,24 @@ def _model(candidate: Candidate, host: Host) -> Iterator[Failure]:
     row = compat.architectures().get(model.architecture)
     if row:
         yield from _architecture(candidate, host, model, row)
+    yield from _float16(host, model)
     needed = compat.quantization(model.quantization or "", candidate.vllm.version)
     for gpu in host.cards:
         if needed and gpu.capability < needed.capability:
             fact = f"{gpu.name} is of compute capability {gpu.capability}"
             constraint = f"vLLM {candidate.vllm_version} runs {needed.name} from {needed.capability} on"
             yield Failure(constraint, fact, needed.source)
+
+
+def _float16(host: Host, model: ModelFacts) -> Iterator[Failure]:
+    """Models that are not stable in the one half precision that a GPU has."""
+    names, source = compat.without_float16()
+    if model.architecture not in names or (host.wish.dtype or "half") not in ("half", "float16"):
+        return
+    for gpu in host.cards:
+        if gpu.capability < _FIRST_BFLOAT16 or host.wish.dtype:
+            fact = f"{gpu.name} is of compute capability {gpu.capability}, and bfloat16 is from 8.0 on"
+            yield Failure(f"{model.architecture} does not run in float16", fact, source)
 
 
 def _cache(candidate: Candidate, host: Host) -> Iterator[Failure]:

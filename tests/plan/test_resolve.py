@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
-from plan import compat
+from plan import compat, models
 from plan.answer import Decision, Machine, Refusal, Wish
 from plan.gpus import from_driver, lookup
 from plan.resolve import decide
+
+
+GEMMA = models.lookup("google/gemma-2-2b-it")
 
 
 def host(*names: str, **fields: Any) -> Machine:
@@ -123,6 +126,12 @@ class TestGpus:
     def test_turing_and_volta_compute_in_half(self) -> None:
         assert decided(host("T4")).flags["dtype"] == "half"
         assert "dtype" not in decided(host("L4")).flags
+
+    def test_a_model_that_is_unstable_in_half_is_refused_where_there_is_nothing_else(self) -> None:
+        answer = decide(host("T4"), Wish(model="google/gemma-2-2b-it", manage_driver=True), GEMMA)
+        assert isinstance(answer, Refusal)
+        assert answer.failed[0].constraint == "Gemma2ForCausalLM does not run in float16"
+        assert decide(host("L4"), Wish(model="google/gemma-2-2b-it", manage_driver=True), GEMMA).ok
 
     def test_bfloat16_is_refused_where_there_is_none(self) -> None:
         answer = refused(host("T4"), dtype="bfloat16")
