@@ -10,7 +10,6 @@ from plan.answer import Decision, Machine, Refusal, Wish
 from plan.gpus import from_driver, lookup
 from plan.resolve import decide
 
-
 GEMMA = models.lookup("google/gemma-2-2b-it")
 
 

@@ -13,9 +13,10 @@ from ops.stamp import settings_digest
 from plan import settings, stamp
 from plan.drift import Seen, differences
 from plan.probe import parse
+from tests.plan.locks import GPU
 from tests.roles.fleet import FakeHost, deploy
 from tests.roles.served import served
-from tests.roles.test_bundle import GPU, MEDIA, TEXT, applied, from_place
+from tests.roles.test_bundle import MEDIA, TEXT, applied, from_place
 
 
 @pytest.mark.parametrize("place", [MEDIA, "http://bundle.example:9280"])
@@ -26,7 +27,7 @@ def test_a_host_that_was_deployed_from_a_bundle_does_not_differ(place: str, tmp_
     probe = parse(served(GPU, list(run.execs["gpu"]), applied(place)))
     (tmp_path / "fleet.py").touch()
     (tmp_path / "fleet.lock").write_text(TEXT)
-    (host,) = Inventory(([("@fake/gpu", data)], {}))
+    (host,) = Inventory(([("@fake/gpu", data)], {}))  # type: ignore[no-untyped-call]
     wanted = settings.read([data])
     locks.use_beside(str(tmp_path / "fleet.py"))
     try:
