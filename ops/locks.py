@@ -51,11 +51,9 @@ def in_bundle(host: Host, wanted: Settings, place: str | None) -> Settings:
 
 
 def pins(host: Host, wanted: Settings) -> Pins:
-    """The commits that the lock has of the host's models; none where the host may leave it."""
+    """The commits that the lock has of the host's models; held also where a host may leave the rest of it."""
     held = _lock()
-    if held is None or _may_leave(host):
-        return {}
-    return locking.pins(wanted, host.name, held)
+    return locking.pins(wanted, host.name, held) if held else {}
 
 
 def planned(host: Host, wanted: Settings, probe: Probe, facts: Facts, pins: Pins | None = None) -> HostPlan:

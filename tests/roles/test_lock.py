@@ -138,6 +138,16 @@ def test_relock_lets_a_host_drift_and_resolve_for_itself() -> None:
     assert "start resolve" in run.kinds("gpu")
 
 
+def test_relock_moves_no_model_of_a_host_that_does_not_drift() -> None:
+    pinned = {name: model.model_copy(update={"commit": "b" * 40}) for name, model in HELD.model.items()}
+    held = lock.render(HELD.model_copy(update={"model": pinned}), "fleet.py")
+    run = deploy(HOST, lock=held, options=("-y", "--data", "relock=true"))
+    assert run.code == 0, run.output
+    (started,) = [trip.command for trip in run.execs["gpu"] if "--unit=bringup-model-" in trip.command]
+    assert f'"commit": "{"b" * 40}"' in started
+    assert commits.commit_of(MODEL) not in started
+
+
 class TestALaterLook:
     """What the checks of a fleet say of a host that was deployed beside a lock."""
 
