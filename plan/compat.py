@@ -294,7 +294,7 @@ def architectures() -> dict[str, Architecture]:
 
 def without_float16() -> tuple[frozenset[str], str]:
     """The architectures that vLLM does not start in float16, and the source of that."""
-    row = tables.read("compat-architectures")["no_float16"]
+    (row,) = tables.read("compat-architectures")["no_float16"]
     return frozenset(row["names"]), row["source"]
 
 
