@@ -24,7 +24,7 @@ def blocks(readme: str, language: str) -> list[str]:
 def commands(readme: str) -> list[str]:
     """The commands that a reader without GPU hosts can run."""
     lines = "".join(blocks(readme, "sh")).splitlines()
-    return [line.split("  #")[0].strip() for line in lines if line.strip() and "prod.py" not in line]
+    return [line.split("  #")[0].strip() for line in lines if line.strip() and "mine.py" not in line]
 
 
 @pytest.fixture(scope="module")
