@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
 
-from plan import probe_driver, probe_gateway, probe_mounts, probe_ollama
+from plan import probe_driver, probe_gateway, probe_mounts, probe_ollama, smi
 from plan.errors import ProbeError
 from plan.probe_driver import InstalledDriver
 from plan.probe_gateway import InstalledGateway
@@ -211,7 +211,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         pci=tuple(PciDevice(line.split()[0], *line.split()[2:4]) for line in blocks["pci"]),
         driver=_driver(blocks),
         modules=tuple(blocks["modules"]),
-        smi="\n".join(blocks["smi"]),
+        smi=smi.document("\n".join(blocks["smi"])),
         secure_boot=" ".join(blocks["secure_boot"]),
         listening=_holders(_listening(blocks["listening"])),
         gpu_holders=tuple(blocks["gpu_holders"]),

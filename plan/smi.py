@@ -13,6 +13,13 @@ _EXAMPLE = "Save one with: nvidia-smi -q -x"
 _ABSENT = re.compile(r"^(n/?a|not found|unknown.*|\[.*\]|requested functionality.*|none|-)?$", re.IGNORECASE)
 
 
+# Nothing is read from these, and drivers write them so that no XML parser takes them: names of processes as
+# their bytes are, and tags of the clocks that do not match. Source: common-workflow-language/cwltool#1910,
+# lollipopkit/flutter_server_box#286.
+_NOT_READ = re.compile(r"<(supported_clocks|processes|accounted_processes)>.*?</\1>", re.DOTALL)
+_DOCUMENT = re.compile(r"(<\?xml.*</nvidia_smi_log>)", re.DOTALL)
+
+
 @dataclass(frozen=True)
 class SmiGpu:
     """One GPU. `pci_device_id` as "10de:26b9"; `memory_mib` what the board has, before any MIG
@@ -57,6 +64,15 @@ def parse(xml_text: str) -> SmiReport:
     return SmiReport(driver, _cuda_version(root), tuple(_gpu(element) for element in root.findall("gpu")))
 
 
+def document(text: str) -> str:
+    """The XML of an output without what is not read of it, and without warnings before and after it.
+
+    A text without XML, as a driver that fails prints it, is given back as it is.
+    """
+    found = _DOCUMENT.search(text)
+    return _NOT_READ.sub("", found[1]) if found else text
+
+
 def memory_use_mib(xml_text: str) -> tuple[tuple[int, int], ...]:
     """Of every GPU what is in use of its memory, and what there is; one that does not say is in full use."""
     try:
@@ -73,7 +89,7 @@ def _root(xml_text: str) -> ElementTree.Element:
     if "<!ENTITY" in xml_text:
         raise ProbeError([f"This declares XML entities, which nvidia-smi never does. {_EXAMPLE}."])
     try:
-        root = ElementTree.fromstring(xml_text.lstrip("\ufeff \t\r\n"))
+        root = ElementTree.fromstring(document(xml_text).lstrip("\ufeff \t\r\n"))
     except ElementTree.ParseError as error:
         raise ProbeError([f"This is no output of nvidia-smi -q -x ({error}). {_EXAMPLE}."]) from None
     if root.tag != "nvidia_smi_log":

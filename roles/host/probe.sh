@@ -4,6 +4,10 @@ LC_ALL=C; export LC_ALL
 block() { printf '@@%s\n' "$1"; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
+# Whoever reads the answer gives up at the first byte that is no UTF-8, as names of files and programs may have.
+valid() { if has iconv; then iconv -c -f UTF-8 -t UTF-8; else cat; fi; }
+
+probe() {
 # where Ollama's models are; below it, where they were before
 ollama_stores=/etc/bringup/ollama-store
 ollama=$(head -n 1 "$ollama_stores" 2>/dev/null); ollama=${ollama:-/srv/models/ollama}
@@ -39,7 +43,7 @@ done
 block driver; cat /sys/module/nvidia/version 2>/dev/null
 block driver_file; cat /proc/driver/nvidia/version 2>/dev/null
 block modules; ls /sys/module 2>/dev/null | grep -E '^(nvidia|nouveau|nova)'
-block smi; if has nvidia-smi; then timeout 30 nvidia-smi -q -x 2>&1 || echo "exit $?"; fi
+block smi; if has nvidia-smi; then timeout 90 nvidia-smi -q -x 2>&1 || echo "exit $?"; fi
 block secure_boot
 if has mokutil; then mokutil --sb-state 2>&1
 else
@@ -211,3 +215,7 @@ fi
 block stamp; sed -n 's/^ "time": "\(.*\)",*$/\1/p' /etc/bringup/plan.json 2>/dev/null
 block state; cat /etc/bringup/state 2>/dev/null
 block end
+}
+probe | valid
+# iconv says by its exit that there was something to leave out
+true

@@ -166,6 +166,24 @@ def test_a_card_that_neither_the_output_nor_the_catalogue_knows_has_no_capabilit
 
 
 @pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        ("</gpu>", "<processes><process_name>a & <b</process_name></processes></gpu>"),
+        ("</gpu>", "<supported_clocks><mem_clock>5001 MHz</supported_clocks></gpu>"),
+        (
+            "</nvidia_smi_log>",
+            "</nvidia_smi_log>\nWARNING: infoROM is corrupted\nexit 14",
+        ),
+        ("<?xml", "WARNING: something before it\n<?xml"),
+    ],
+)
+def test_what_drivers_write_badly_beside_what_is_read_is_no_matter(written: str, instead: str) -> None:
+    text = capture("l4-two-v12.xml")
+    assert written in text
+    assert smi.parse(text.replace(written, instead, 1)) == smi.parse(text)
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "no output of nvidia-smi"),

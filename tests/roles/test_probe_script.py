@@ -60,6 +60,14 @@ def test_a_host_with_little_more_than_coreutils_is_understood(here: Probe, tmp_p
     assert (answer.glibc, answer.addresses, answer.packages) == (None, (), {})
 
 
+def test_what_is_no_utf8_is_left_out_and_nothing_else(tmp_path: Path) -> None:
+    said = tmp_path / "hostname"
+    said.write_bytes("主机".encode() + b"\xd6\xf7\n")
+    text = SCRIPT.replace("/proc/sys/kernel/hostname", str(said))
+    answer = subprocess.run(["sh", "-c", text], capture_output=True, check=True).stdout
+    assert parse(answer.decode()).hostname == "主机"
+
+
 @pytest.fixture
 def overlaid(tmp_path: Path) -> Iterator[list[str]]:
     """A command that runs another with this machine's files below a layer that keeps every write."""
