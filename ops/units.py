@@ -16,7 +16,7 @@ from pyinfra.context import host
 
 from ops import report
 from ops.remote import Remote, privileges
-from ops.waiting import journal, say, shown, wait
+from ops.waiting import SHORTENED, journal, say, shown, wait
 from plan import failures, startup
 from plan.probe import Unit
 from plan.report import Figure
@@ -160,11 +160,11 @@ def _becomes_active(remote: Remote, service: Service) -> bool:
         f"job=$({show('Job')}); state=$({show('ActiveState')}); "
         f'echo "$state $({show("NRestarts")}) ${{job:-none}}"; '
     )
-    look += f"if [ $state != active ]; then {journal(service.unit, NEWEST_LINES)} | cut -c 1-300"
+    look += f"if [ $state != active ]; then {journal(service.unit, NEWEST_LINES)} | {SHORTENED}"
     if service.tells:
         # journalctl's own --grep is not in every distribution's
         told = f"{journal(service.unit, TOLD_LINES)} | grep -E {shlex.quote(service.tells)}"
-        look += f"; else {told} | cut -c 1-300"
+        look += f"; else {told} | {SHORTENED}"
     look += "; fi"
     if service.previous:
         # it was kept for this one

@@ -12,6 +12,8 @@ from ops.remote import Remote
 # A look costs one round trip; something short should not wait for a long pause.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 2.0
 HEARTBEAT_SECONDS = 20.0
+# cut counts bytes: what it leaves of a character would be the last that is read of an answer
+SHORTENED = "cut -c 1-300 | iconv -c -f UTF-8 -t UTF-8"
 CONNECTION_ERRORS = (OSError, EOFError, paramiko.SSHException)
 
 

@@ -21,6 +21,6 @@ reply=$(curl --silent --show-error --noproxy '*' --max-time "$((left > 1 ? left 
 if printf '%s' "$reply" | grep -Eq '"(content|reasoning)": *"[^"]'; then
     echo "$model answers"
 else
-    echo "error: $model does not answer a chat completion: $(printf '%s' "$reply" | cut -c 1-300)"
+    echo "error: $model does not answer a chat completion: $(printf '%s' "$reply" | cut -c 1-300 | iconv -c -f UTF-8 -t UTF-8)"
     exit 1
 fi
