@@ -43,6 +43,9 @@ def _send(state: State, host: Host, plan: BundlePlan, wanted: list[str], given: 
     except PlanError as error:
         say(remote, LABEL, " ".join(error.sentences), logger.error)
         return False
+    except upload.NotWrittenError as error:
+        progress.failed(remote, LABEL, str(error))
+        return False
     except CONNECTION_ERRORS as error:
         progress.failed(remote, LABEL, f"the connection broke ({error}). Run again to go on.")
         return False

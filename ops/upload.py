@@ -4,8 +4,9 @@ import base64
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Generator, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pyinfra.api.command import FunctionCommand, PyinfraCommand
@@ -21,13 +22,18 @@ from ops.waiting import CONNECTION_ERRORS
 from plan.host import USER, HostPlan
 from plan.model_plan import ModelPlan
 from plan.places import place
+from plan.probe_models import MANIFEST
 
 PIECE_BYTES = 8 << 20
 
 
+class NotWrittenError(Exception):
+    """The host does not take a file; the text says which."""
+
+
 @operation()
 def send(model: ModelPlan, needed: bool, pulls: Callable[[], bool]) -> Generator[PyinfraCommand, None, None]:
-    """Sends the list of the files and, where this host pulls, the files, into the staging directory."""
+    """Sends the list of the files and, where `pulls`, the files, into the staging directory."""
     if not needed:
         host.noop(f"{model.model} is not sent from here")
         return
@@ -40,19 +46,16 @@ def _send(
     remote = Remote(host, given)
     label = f"sending {model.model}"
     folder = operators_folder(place(model.endpoint), model.model)
-    paths = _files(folder)
-    try:
+    names = wanted_files(folder, model)
+
+    def sent() -> bool:
         if pulls():
-            staging = shlex.quote(model.staging)
-            remote.run(f"install -d -o {USER} -g {USER} {shlex.quote(model.parent)} {staging}")
-            there = already(remote, model.staging, {str(path.relative_to(folder)): path for path in paths})
-            _send_files(remote, label, model, folder, paths, there)
-        return _send_list(remote, model, folder, paths)
-    except CONNECTION_ERRORS as error:
-        progress.failed(remote, label, f"the connection broke ({error}). Run again to go on.")
-        return False
-    finally:
-        progress.ended(remote, label)
+            _make_directories(remote, model, names)
+            there = already(remote, model.staging, {name: folder / name for name in names})
+            _send_files(remote, label, model, folder, names, there)
+        return _send_list(remote, model, folder, names)
+
+    return _told(remote, label, sent)
 
 
 def can_help(plan: HostPlan, model: ModelPlan) -> bool:
@@ -64,39 +67,82 @@ def help_out(plan: HostPlan, model: ModelPlan, remote: Remote) -> bool:
     """Sends what a download that has ended asked the operator's machine for; False when it did not."""
     wanted = shlex.quote(f"{model.staging}.wanted")
     label = f"sending {model.model}"
-    try:
-        names = remote.run(f"cat {wanted} 2>/dev/null && rm -f {wanted}").text.splitlines()
+
+    def helped() -> bool:
+        asked = set(remote.run(f"cat {wanted} 2>/dev/null && rm -f {wanted}").text.splitlines())
         for folder in _folders(plan, model):
             # a host gets what lies in the model's directory, whatever it asks for
-            paths = [path for path in _files(folder) if str(path.relative_to(folder)) in names]
-            _send_files(remote, label, model, folder, paths, {})
+            names = [name for name in wanted_files(folder, model) if name in asked]
+            _make_directories(remote, model, names)
+            _send_files(remote, label, model, folder, names, {})
+        return bool(asked)
+
+    return _told(remote, label, helped)
+
+
+def _told(remote: Remote, label: str, work: Callable[[], bool]) -> bool:
+    """What the work says; where it breaks off, the operator is told why, and it is False."""
+    try:
+        return work()
+    except NotWrittenError as error:
+        progress.failed(remote, label, str(error))
     except CONNECTION_ERRORS as error:
-        progress.failed(remote, label, f"the connection broke ({error}). Run again to go on.")
-        return False
+        # only a file of this machine has a name
+        local = isinstance(error, OSError) and error.filename
+        why = f"{error}. Mend that." if local else f"the connection broke ({error})."
+        progress.failed(remote, label, f"{why} Run again to go on.")
     finally:
         progress.ended(remote, label)
-    return bool(names)
+    return False
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def wanted_files(folder: Path, model: ModelPlan) -> list[str]:
+    """The paths below the model's directory of what a host shall have of it, in order.
+
+    `include` and `exclude` mean names or paths, as on the host.
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    # a directory that was copied from a host has one, which describes it
+    return [name for name in names if name != MANIFEST and _wanted(name, model)]
+
+
+def _wanted(name: str, model: ModelPlan) -> bool:
+    def among(patterns: Iterable[str]) -> bool:
+        return any(
+            fnmatchcase(text, pattern) for pattern in patterns for text in (name, PurePosixPath(name).name)
+        )
+
+    return (not model.include or among(model.include)) and not among(model.exclude)
 
 
 def _folders(plan: HostPlan, model: ModelPlan) -> list[Path]:
-    others = [place(text) for text in plan.downloads.places if text != model.endpoint]
-    return [operators_folder(each, model.model) for each in others if each.kind == "operator"]
+    found = [place(text) for text in plan.downloads.places]
+    return [operators_folder(each, model.model) for each in found if each.kind == "operator"]
+
+
+def _make_directories(remote: Remote, model: ModelPlan, names: Iterable[str]) -> None:
+    below = {parent for name in names for parent in PurePosixPath(name).parents} - {PurePosixPath()}
+    folders = [model.staging, *(f"{model.staging}/{folder}" for folder in sorted(below))]
+    remote.run(_made([*_above(model), *folders]))
+
+
+def _above(model: ModelPlan) -> list[str]:
+    return [str(PurePosixPath(model.parent).parent), model.parent]
+
+
+def _made(folders: list[str]) -> str:
+    """The command that makes directories; each is named, since those that it makes on the way are root's."""
+    return f"install -d -o {USER} -g {USER} {shlex.join(folders)}"
 
 
 def _send_files(
-    remote: Remote, label: str, model: ModelPlan, folder: Path, paths: list[Path], there: dict[str, int]
+    remote: Remote, label: str, model: ModelPlan, folder: Path, names: list[str], there: dict[str, int]
 ) -> None:
-    total = sum(path.stat().st_size for path in paths)
-    meter = progress.Meter(total)
-    for path in paths:
-        name = str(path.relative_to(folder))
+    meter = progress.Meter(sum((folder / name).stat().st_size for name in names))
+    for name in names:
         offset = there.get(name, 0)
         meter.skip(offset)
-        for start, piece in pieces(path, offset):
+        for start, piece in pieces(folder / name, offset):
             append(remote, f"{model.staging}/{name}", start, piece)
             meter.add(len(piece))
             progress.tell(remote, label, meter.text)
@@ -122,7 +168,8 @@ def _send_file(state: State, host: Host, source: Path, target: str, given: dict[
         f"{sha256}*) sync {shlex.quote(part)} && mv -f {shlex.quote(part)} {file} ;; "
         f"*) rm -f {shlex.quote(part)}; exit 1 ;; esac"
     )
-    try:
+
+    def sent() -> bool:
         found = remote.run(there).text.strip()
         if found == "whole":
             return True
@@ -133,14 +180,11 @@ def _send_file(state: State, host: Host, source: Path, target: str, given: dict[
             append(remote, part, start, piece)
             meter.add(len(piece))
             progress.tell(remote, label, meter.text)
-        if remote.run(placed).ok:
-            return True
-        progress.failed(remote, label, "what came is not what was sent: was it changed meanwhile? Run again.")
-    except CONNECTION_ERRORS as error:
-        progress.failed(remote, label, f"the connection broke ({error}). Run again to go on.")
-    finally:
-        progress.ended(remote, label)
-    return False
+        if not remote.run(placed).ok:
+            raise NotWrittenError("what came is not what was sent: was it changed meanwhile? Run again.")
+        return True
+
+    return _told(remote, label, sent)
 
 
 def already(remote: Remote, folder: str, sources: Mapping[str, Path]) -> dict[str, int]:
@@ -184,7 +228,7 @@ def append(remote: Remote, target: str, start: int, piece: bytes, owner: str = U
     """Writes a piece of a file from a byte on, as `owner`.
 
     Raises:
-        OSError: the host cannot.
+        NotWrittenError: the host cannot.
     """
     file = shlex.quote(target)
     # what a cut piece left behind its beginning goes first
@@ -194,16 +238,15 @@ def append(remote: Remote, target: str, start: int, piece: bytes, owner: str = U
         f"[ $(stat -c %s {file}) = {start + len(piece)} ] && chown {owner}:{owner} {file}"
     )
     if not remote.run(script, base64.b64encode(piece).decode()).ok:
-        raise OSError(f"{target} cannot be written: is the disk full?")
+        raise NotWrittenError(f"{target} cannot be written: is the disk full? Run again to go on.")
 
 
-def _send_list(remote: Remote, model: ModelPlan, folder: Path, paths: list[Path]) -> bool:
+def _send_list(remote: Remote, model: ModelPlan, folder: Path, names: list[str]) -> bool:
     files = {}
-    for path in paths:
-        with path.open("rb") as stream:
+    for name in names:
+        with (folder / name).open("rb") as stream:
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        files[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": sha256}
-    parent, list_file = shlex.quote(model.parent), shlex.quote(f"{model.staging}.json")
-    owned = f"install -d -o {USER} -g {USER} {parent}"
-    script = f"{owned} && base64 -d >{list_file} && chown {USER}:{USER} {list_file}"
+        files[name] = {"size": (folder / name).stat().st_size, "sha256": sha256}
+    list_file = shlex.quote(f"{model.staging}.json")
+    script = f"{_made(_above(model))} && base64 -d >{list_file} && chown {USER}:{USER} {list_file}"
     return remote.run(script, base64.b64encode(json.dumps(files).encode()).decode()).ok

@@ -58,7 +58,8 @@ def start(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
         upload.send(
             model=model,
             needed=place(model.endpoint).kind == "operator" and _lacking(plan, model, probe),
-            pulls=partial(exchange.pulls, plan, model),
+            # of a model that is there, a download asks for what it finds damaged
+            pulls=partial(_pulls, plan, model, model.there(probe)),
             name="Send the model from the operator's machine",
         )
         task.start(
@@ -106,6 +107,10 @@ def programs() -> list[files.File]:
 
 def _lacking(plan: HostPlan, model: ModelPlan, probe: Probe) -> bool:
     return not model.there(probe) or plan.downloads.verify == "full"
+
+
+def _pulls(plan: HostPlan, model: ModelPlan, there: bool) -> bool:
+    return not there and exchange.pulls(plan, model)
 
 
 def _under_way(model: ModelPlan, probe: Probe) -> bool:

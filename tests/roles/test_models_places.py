@@ -149,3 +149,8 @@ def test_what_was_uploaded_is_verified_and_published(host: Host) -> None:
     shutil.copy(objects / host.files()[SHARD], staging / SHARD)
     assert host.run(**job)[0] == 0
     assert hashes(host.model / "current") == host.files()
+    # what a later look finds damaged is all that is wanted of the operator's machine
+    (host.model / "current" / SHARD).write_bytes(b"rotten")
+    code, output = host.run({"BRINGUP_OPERATOR": "1"}, **job)
+    assert code == 1 and "1 files are wanted from the operator's machine" in output
+    assert Path(f"{staging}.wanted").read_text() == f"{SHARD}\n"
