@@ -23,6 +23,7 @@ from plan.errors import PlanError
 from plan.models_host import Pin, Pins, installed_pin, wanted
 from plan.places import COMMIT, Place
 from plan.probe import Probe
+from plan.probe_models import MANIFEST
 from plan.sections import Settings
 from plan.tokens import Tokens
 
@@ -56,11 +57,9 @@ def pins_for(host: Host, settings: Settings, probe: Probe, tokens: Tokens, known
     for model, revision in wanted(settings):
         if (model, revision) in pins:
             continue
-        if COMMIT.fullmatch(revision):
-            pins[model, revision] = Pin(revision, sources.models_endpoint(settings.sources))
-            continue
+        find = _of_commit if COMMIT.fullmatch(revision) else _pin
         try:
-            pin = _pin(host, settings, probe, tokens, model, revision)
+            pin = find(host, settings, probe, tokens, model, revision)
         except PlanError as error:
             problems += error.sentences
             continue
@@ -69,6 +68,29 @@ def pins_for(host: Host, settings: Settings, probe: Probe, tokens: Tokens, known
     if problems:
         raise PlanError(problems)
     return pins
+
+
+def _of_commit(
+    host: Host, settings: Settings, probe: Probe, tokens: Tokens, model: str, commit: str
+) -> Pin | None:
+    """The pin of a revision that is a commit: a hub gets asked for its files, a directory has it or not."""
+    places = sources.model_places(settings.sources)
+    for place in places:
+        if place.on_the_net:
+            return Pin(commit, str(place))
+        answer = _here(place, model, commit, tokens)
+        if answer.silent:
+            answer = _there(host, place, model, commit, Asking(tokens, settings), needs=True)
+        if answer.commit == commit:
+            return Pin(commit, str(place))
+    if kept := installed_pin(model, commit, probe):
+        return kept
+    raise PlanError(
+        [
+            f"model {model}: commit {commit} is not in {', '.join(map(str, places))}: files without a "
+            "manifest are of no commit. Leave `revision` out, or add a hub to sources.models."
+        ]
+    )
 
 
 def _pin(
@@ -143,7 +165,8 @@ def _judged(place: Place, status: int, text: str) -> Answer:
 def _look(place: Place, model: str, revision: str, tokens: Tokens) -> Answer:
     """A directory on this machine: what it is called tells its commit from any other state of it."""
     folder = operators_folder(place, model)
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    found = folder.rglob("*") if folder.is_dir() else ()
+    files = sorted(path for path in found if path.is_file() and path != folder / MANIFEST)
     if not files:
         return Answer(word=f"has no files in {folder}")
     lines = []

@@ -41,6 +41,20 @@ def test_files_that_no_hub_gives_rightly_are_sent_and_the_download_goes_on(tmp_p
     assert re.search(r"bringup: .*? \[[0-9a-f]{12}\]", first)[0] in second  # type: ignore[index]
 
 
+def test_a_directory_without_a_manifest_is_not_taken_for_a_commit(tmp_path: Path) -> None:
+    folder = tmp_path / MODEL
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"of any commit")
+    wanted = {
+        "models": {MODEL: {"revision": "a" * 40}},
+        "sources": {"models": [f"operator:{tmp_path}"]},
+    }
+    run = deploy(FakeHost("a", BARE), data=wanted)
+    assert run.code == 1
+    assert f"commit {'a' * 40} is not in operator:{tmp_path}" in run.output.replace("\n", " ")
+    assert not starts(run)
+
+
 def test_a_download_that_fails_fails_its_host_where_the_operator_cannot_help() -> None:
     run = deploy(FakeHost("a", BARE, answers=[Answer(JOIN, "failed")]), data={"models": {MODEL: {}}})
     assert run.code == 1
