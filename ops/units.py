@@ -45,6 +45,7 @@ class Service:
         timeout_seconds: bounds the wait until it is active.
         setting: the settings that it follows from, such as `serve.chat`.
         previous: where its unit file was kept when this run replaced it.
+        mark: a file that stands until it has loaded what was written for it.
     """
 
     unit: str
@@ -52,6 +53,7 @@ class Service:
     timeout_seconds: int
     setting: str = "serve.*"
     previous: str | None = None
+    mark: str | None = None
     # a pattern of journal lines in which it tells of itself, and who is given them once it serves
     tells: str = ""
     heard: Callable[[str], Iterable[Figure]] = lambda _: ()
@@ -64,26 +66,29 @@ def serving(
     because: Iterable[OperationMeta] = (),
     restart: bool = False,
     reload_because: Iterable[OperationMeta] = (),
+    reload: bool = False,
 ) -> Generator[PyinfraCommand, None, None]:
     """Makes a service enabled and active; restarts it if asked, or if an operation in `because` changed.
 
-    A change in `reload_because` alone is reloaded: what is under way goes on. When what served before this
-    run does not serve after it, and `service.previous` is kept, that is put back; the run fails all the same.
-    A unit that is starting is not disturbed but joined: a run that was cut does not cost a second start.
+    A change in `reload_because`, or `reload` alone, is reloaded: what is under way goes on. When what served
+    before this run does not serve after it, and `service.previous` is kept, that is put back; the run fails
+    all the same. A unit that is starting is not disturbed but joined: a run that was cut does not cost a
+    second start.
     """
     unit = seen.get(service.unit)
     changed = restart or any(meta.changed for meta in because)
-    reload = any(meta.changed for meta in reload_because)
+    loaded = f" && rm -f {service.mark}" if service.mark else ""
+    reload = reload or any(meta.changed for meta in reload_because)
     if not changed and unit and unit.serves:
         if reload:
-            yield StringCommand(f"systemctl reload {service.unit}")
+            yield StringCommand(f"systemctl reload {service.unit}{loaded}")
         else:
             host.noop(f"{service.unit} serves")
         return
     changed = changed or reload
     starting = unit is not None and unit.active == "activating" and not unit.needs_reload
     verb = "start" if starting and not changed else "restart"
-    yield StringCommand(start_command(service.unit, verb))
+    yield StringCommand(f"{start_command(service.unit, verb)}{loaded}")
     replaced = changed and unit is not None and unit.active == "active"
     yield FunctionCommand(_join, (service, privileges(), replaced), {})
 

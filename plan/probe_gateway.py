@@ -18,6 +18,7 @@ class InstalledGateway:
         ports: on which it is configured to listen.
         switches: services that it can be turned away from, to a second server of the same.
         names: what that was made out to, one a line.
+        unloaded: whether it goes by files of before, since a run was cut between writing and reloading.
     """
 
     user: bool = False
@@ -28,6 +29,7 @@ class InstalledGateway:
     names: str = ""
     ports: frozenset[int] = frozenset()
     switches: frozenset[str] = frozenset()
+    unloaded: bool = False
 
     @property
     def fingerprint(self) -> str | None:
@@ -50,6 +52,7 @@ def parse(blocks: Mapping[str, list[str]]) -> InstalledGateway:
         ends_soon="ends_soon" in found,
         ports=frozenset(int(port) for port in found.get("port", ())),
         switches=frozenset(found.get("switch", ())),
+        unloaded="unloaded" in found,
         names="".join(f"{line}\n" for line in found.get("name", ())),
     )
 

@@ -203,6 +203,7 @@ if [ -x /usr/sbin/nginx ]; then
 fi
 sed -n 's/^ *listen .*:\([0-9]*\).*;$/port \1/p' /etc/bringup/gateway/nginx.conf 2>/dev/null
 sed -n 's#^ *include /run/bringup/front/\(.*\)\.con\[f\];$#switch \1#p' /etc/bringup/gateway/nginx.conf 2>/dev/null
+if [ -e /run/bringup/front-unloaded ]; then echo unloaded; fi
 certificate=/etc/bringup/gateway/own-certificate.pem
 if [ -f "$certificate" ]; then
     sed 's/^/certificate /' "$certificate"; sed 's/^/name /' /etc/bringup/gateway/own-names 2>/dev/null

@@ -9,6 +9,7 @@ import pytest
 
 from plan import settings
 from plan.decide import plan_host
+from plan.gateway import UNLOADED
 from plan.host import HostPlan
 from plan.probe import parse
 from plan.settings import merge
@@ -144,11 +145,20 @@ class TestFirstRun:
     def test_puts_no_front_to_work_that_nginx_has_not_found_in_order(self, first: Run) -> None:
         (trip,) = [trip for trip in first.execs["cpu"] if FRONT in trip.files()]
         assert "install -D -m 640 -o root -g bringup-gateway" in trip.command
-        laid, checked, moved = (
+        laid, checked, marked, moved = (
             trip.command.index(words)
-            for words in ("install -D", f"nginx -t -q -c {FRONT}.new ||", f"mv -fT -- {FRONT}.new")
+            for words in (
+                "install -D",
+                f"nginx -t -q -c {FRONT}.new ||",
+                f"touch {UNLOADED}",
+                f"mv -fT -- {FRONT}.new",
+            )
         )
-        assert laid < checked < moved
+        # should the run end here, the next one knows that nginx goes by what was there before
+        assert laid < checked < marked < moved
+        (loaded,) = [trip for trip in first.execs["cpu"] if f"rm -f {UNLOADED}" in trip.command]
+        assert loaded.command.index("restart bringup-gateway") < loaded.command.index("rm -f")
+        assert f"if [ -e {UNLOADED} ]; then echo unloaded; fi" in first.execs["cpu"][0].command
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +241,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         FakeHost("key", changed(there, r"^\w{64}(  /etc/bringup/gateway)", "1" * 64 + r"\1"), lan),
         FakeHost("readable", changed(there, r"^640 (.*nginx.conf)$", r"644 \1"), lan),
         FakeHost("ends-soon", with_block(there, "gateway", *gateway_lines(there), "ends_soon"), lan),
+        FakeHost("unloaded", with_block(there, "gateway", *gateway_lines(there), "unloaded"), lan),
         FakeHost("withdrawn", there, ONE),
         FakeHost("starting", with_unit(there, "activating"), lan),
         FakeHost("stopped", with_unit(there, "inactive"), lan),
@@ -255,6 +266,7 @@ class TestDrift:
             ("key", [f"write {FRONT}", "reload bringup-gateway.service"]),
             ("readable", [f"write {FRONT}", "reload bringup-gateway.service"]),
             ("ends-soon", ["certificate", "fingerprint", "reload bringup-gateway.service"]),
+            ("unloaded", ["reload bringup-gateway.service"]),
             ("withdrawn", [*GONE, f"write {UNIT}", *RESTART, *STAMP]),
             ("starting", ["service start", "look"]),
             ("stopped", RESTART),
@@ -267,6 +279,13 @@ class TestDrift:
     )
     def test_is_mended_with_no_more_than_it_takes(self, drift: Run, host: str, done: list[str]) -> None:
         assert drift.kinds(host) == ["probe", *done]
+
+    def test_a_certificate_is_reloaded_by_the_next_run_where_this_one_is_cut_before_it(
+        self, drift: Run
+    ) -> None:
+        made, _, loaded = drift.execs["ends-soon"][1:]
+        assert made.command.index(f"touch {UNLOADED}") < made.command.index("mv -f")
+        assert loaded.command == f"systemctl reload bringup-gateway.service && rm -f {UNLOADED}"
 
     def test_a_rebuilt_environment_gets_all_its_packages_and_a_restart(self, drift: Run) -> None:
         kinds = drift.kinds("rebuilt")

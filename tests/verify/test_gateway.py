@@ -37,6 +37,9 @@ def test_front_runs_as_planned(
     ]
     assert not opened, f"{wrong}, and {', '.join(opened)} answers without a key. Deploy again at once."
     assert not wrong, wrong
+    assert not probe.gateway.unloaded, (
+        f"{planning.UNIT} goes by what was there before its files were written. Deploy again at once."
+    )
     unit = evidence.unit(planning.UNIT)
     found = (unit.get("UnitFileState"), unit.get("ActiveState"), unit.get("SubState"))
     assert found == ("enabled", "active", "running"), f"{planning.UNIT} is {', '.join(map(str, found))}"
