@@ -45,6 +45,7 @@ class Service:
         timeout_seconds: bounds the wait until it is active.
         setting: the settings that it follows from, such as `serve.chat`.
         previous: where its unit file was kept when this run replaced it.
+        fronted: whether it stands behind the front, so that its port is in no setting.
         mark: a file that stands until it has loaded what was written for it.
     """
 
@@ -52,6 +53,7 @@ class Service:
     label: str
     timeout_seconds: int
     setting: str = "serve.*"
+    fronted: bool = False
     previous: str | None = None
     mark: str | None = None
     # a pattern of journal lines in which it tells of itself, and who is given them once it serves
@@ -210,7 +212,7 @@ def explain(remote: Remote, service: Service, waited: float) -> bool:
         or lines
     )
     words = "\n".join(f"    {line}" for line in [*errors[-6:], f"More: journalctl -u {service.unit}"])
-    hint = failures.explain(text, service.setting) or ""
+    hint = failures.explain(text, service.setting, service.fronted) or ""
     say(
         remote,
         service.label,

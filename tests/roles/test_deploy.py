@@ -231,6 +231,10 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         Answer(r"SubState bringup-conda", "failed"),
         Answer(r"^journalctl .*bringup-conda", "no source has the conda installer"),
     ]
+    no_port = [
+        Answer(r"-p ActiveState", "failed 3 none"),
+        Answer(r"^journalctl .*vllm-chat", "OSError: [Errno 98] Address already in use"),
+    ]
     no_memory = [
         Answer(r"-p ActiveState", "failed 3 none"),
         Answer(r"^journalctl .*vllm-chat", "INFO start\nRuntimeError: out of memory"),
@@ -254,6 +258,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         FakeHost("nothing", there, nothing),
         FakeHost("no-conda", BARE, lan, no_installer),
         FakeHost("taken", BARE, lan, [Answer("-p SubState bringup-conda", "dead")]),
+        FakeHost("port-taken", with_unit(there, "failed"), lan, no_port),
         FakeHost("unserved", with_unit(there, "failed"), lan, no_memory),
     )
 
@@ -330,6 +335,12 @@ class TestDrift:
         words = "The GPU ran out of memory: lower serve.chat.max_model_len or"
         assert f"service chat: does not serve after 0 s. {words}" in drift.output
         assert "More: journalctl -u vllm-chat.service" in drift.output
+
+    def test_an_engine_behind_the_front_whose_port_is_taken_is_not_sent_to_the_setting_of_the_fronts(
+        self, drift: Run
+    ) -> None:
+        assert "run again, and it takes another" in drift.output
+        assert "set serve.chat.port" not in drift.output
 
     def test_a_changed_service_that_does_not_serve_is_put_back_and_fails_all_the_same(
         self, drift: Run
