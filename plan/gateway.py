@@ -76,6 +76,11 @@ class GatewayPlan:
     renew: bool
 
     @property
+    def certificate_file(self) -> str:
+        """Where the certificate that clients see lies on the host."""
+        return f"{DIRECTORY}/{self.certificate}-certificate.pem"
+
+    @property
     def names_file_text(self) -> str:
         """What is written beside an own certificate, so that other names show."""
         return "".join(f"{name}\n" for name in self.names)

@@ -28,6 +28,7 @@ CONFIGURATION = f"{DIRECTORY}/nginx.conf"
 OWN_CERTIFICATE, OWN_KEY, OWN_NAMES = (
     f"{DIRECTORY}/{name}" for name in ("own-certificate.pem", "own-key.pem", "own-names")
 )
+GIVEN_CERTIFICATE, GIVEN_KEY = (f"{DIRECTORY}/{name}" for name in ("given-certificate.pem", "given-key.pem"))
 # Root writes it, the front reads it, nobody else does.
 SECRET = {"mode": "640", "owner": f"root:{USER}"}
 START_SECONDS = 60
@@ -85,6 +86,12 @@ def serve(plan: HostPlan, probe: Probe, secrets: Secrets) -> None:
         reload=probe.gateway.unloaded,
         name="Serve the front",
     )
+    # the operator's own, key and all; not before nginx does without it
+    files.absent(
+        paths=[] if gateway.certificate == "given" else [GIVEN_CERTIFICATE, GIVEN_KEY],
+        seen=probe.paths,
+        name="Remove the certificate that is given no more",
+    )
 
 
 def _package(plan: HostPlan, gateway: GatewayPlan) -> task.Task:
@@ -110,8 +117,8 @@ def _certificate(gateway: GatewayPlan, probe: Probe, secrets: Secrets) -> Operat
     given: list[files.File] = []
     if secrets.certificate and secrets.certificate_key:
         given = [
-            files.File(f"{DIRECTORY}/given-certificate.pem", secrets.certificate, **SECRET),
-            files.File(f"{DIRECTORY}/given-key.pem", secrets.certificate_key, **SECRET),
+            files.File(GIVEN_CERTIFICATE, secrets.certificate, **SECRET),
+            files.File(GIVEN_KEY, secrets.certificate_key, **SECRET),
         ]
     return files.write(files=given, seen=probe.paths, mark=MARK, name="Write the front's certificate")
 

@@ -13,6 +13,7 @@ from plan.gateway import UNLOADED
 from plan.host import HostPlan
 from plan.probe import parse
 from plan.settings import merge
+from roles.gateway.deploy import GIVEN_CERTIFICATE, GIVEN_KEY
 from roles.models.deploy import programs
 from tests import probes
 from tests.probes import with_block
@@ -215,6 +216,12 @@ def gateway_lines(text: str) -> list[str]:
     return text.split("@@gateway\n")[1].split("\n@@")[0].splitlines()
 
 
+def with_given(text: str) -> str:
+    """The same host, on which a certificate and its key lie that the settings named before."""
+    lines = [f"640 root:bringup-gateway f {path}" for path in (GIVEN_CERTIFICATE, GIVEN_KEY)]
+    return changed(text, "^@@paths\n", "\n".join(["@@paths", *lines, ""]))
+
+
 def with_unit(text: str, state: str) -> str:
     """The same host with its service in another state, and nobody on its port."""
     return with_block(changed(text, "ActiveState=active", f"ActiveState={state}"), "listening")
@@ -246,6 +253,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         FakeHost("readable", changed(there, r"^640 (.*nginx.conf)$", r"644 \1"), lan),
         FakeHost("ends-soon", with_block(there, "gateway", *gateway_lines(there), "ends_soon"), lan),
         FakeHost("unloaded", with_block(there, "gateway", *gateway_lines(there), "unloaded"), lan),
+        FakeHost("given-no-more", with_given(there), lan),
         FakeHost("withdrawn", there, ONE),
         FakeHost("starting", with_unit(there, "activating"), lan),
         FakeHost("stopped", with_unit(there, "inactive"), lan),
@@ -272,6 +280,7 @@ class TestDrift:
             ("readable", [f"write {FRONT}", "reload bringup-gateway.service"]),
             ("ends-soon", ["certificate", "fingerprint", "reload bringup-gateway.service"]),
             ("unloaded", ["reload bringup-gateway.service"]),
+            ("given-no-more", [f"remove {GIVEN_CERTIFICATE}"]),
             ("withdrawn", [*GONE, f"write {UNIT}", *RESTART, *STAMP]),
             ("starting", ["service start", "look"]),
             ("stopped", RESTART),
