@@ -327,9 +327,7 @@ def api(serving: ServicePlan, planned: Planned, evidence: Evidence) -> Iterator[
         pytest.skip(f"{planned.plan.host}: {FRONT} is {front}")
     if any(health.certificates(planned.plan.gateway, evidence)):
         pytest.skip(f"{planned.plan.host}: the front's certificate is not valid")
-    own = planned.plan.gateway is not None and planned.plan.gateway.certificate == "own"
-    certificate = planned.probe.gateway.certificate if own else None
-    with Api.of(serving, planned.connection, planned.key, certificate) as opened:
+    with Api.of(serving, planned, planned.key) as opened:
         yield opened
 
 

@@ -78,7 +78,7 @@ def _lets_in(service: ServicePlan, planned: Planned, evidence: Evidence) -> bool
     running = evidence.unit(service.unit).get("ActiveState") == "active"
     if not (service.needs_key and running and evidence.listening(planning.UNIT)):
         return False
-    with Api.of(service, planned.connection, None, planned.probe.gateway.certificate) as api:
+    with Api.of(service, planned, None) as api:
         try:
             return api.get("/v1/models").status_code == 200
         except httpx.HTTPError:
