@@ -1,5 +1,6 @@
 """Whom the checks trust when they ask a front, and where they ask it."""
 
+import dataclasses
 import http.server
 import ssl
 import threading
@@ -7,20 +8,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import pytest
+import testinfra.host
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from pyinfra.api.host import Host
 
 from plan import settings
 from plan.decide import plan_host
 from plan.probe import parse
 from tests import probes
-from tests.verify.api import asked_at, trusting
+from tests.verify.api import asked_at, monitored, trusting
+from tests.verify.connection import LocalConnection
+from tests.verify.fleet import Planned
 
 Issued = Callable[[str], tuple[str, str]]
 
@@ -97,3 +104,20 @@ def test_a_front_on_all_addresses_is_asked_by_one_of_the_hosts(listen: str, aske
     probe = parse(text)
     (service,) = plan_host("gpu-1", settings.read([wanted]), probe).services
     assert asked_at(service, probe) == asked
+
+
+@pytest.mark.parametrize(
+    ("monitoring", "opened"), [("127.0.0.0/8", {"/health", "/metrics"}), ("10.0.0.0/8", set())]
+)
+def test_what_is_open_to_monitoring_is_no_trouble_to_who_checks_from_there(
+    monitoring: str, opened: set[str]
+) -> None:
+    wanted = {
+        "serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}},
+        "access": {"listen": "10.44.0.0/24", "api_key_env": "KEY", "monitoring": [monitoring]},
+    }
+    probe = parse(probes.answer(probes.BARE))
+    plan = plan_host("gpu-1", settings.read([wanted]), probe)
+    here = testinfra.host.Host(LocalConnection(cast("Host", SimpleNamespace(name="here"))))
+    service = dataclasses.replace(plan.services[0], address="127.0.0.1")
+    assert monitored(service, Planned(here, probe, plan, None)) == opened

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from plan.host import ServicePlan, literal
 from plan.probe import Probe
-from tests.verify.connection import is_jumped_to, port_of
+from tests.verify.connection import is_jumped_to, port_of, seen_as
 from tests.verify.fleet import Planned
 
 ANSWER_SECONDS = 300
@@ -143,6 +143,16 @@ class Api:
             )
             times = [time.monotonic() for chunk in stream if chunk.choices and chunk.choices[0].text]
         return Streamed(tuple(moment - started for moment in times))
+
+
+def monitored(service: ServicePlan, planned: Planned) -> set[str]:
+    """The paths of a service that the front opens to this machine, which is one of those that monitor it."""
+    gateway = planned.plan.gateway
+    networks = [ipaddress.ip_network(one, strict=False) for one in gateway.monitoring] if gateway else []
+    seen = seen_as(planned.connection, asked_at(service, planned.probe)) if networks else set()
+    if not gateway or not any(ipaddress.ip_address(one) in network for one in seen for network in networks):
+        return set()
+    return {path for front in gateway.fronts if front.name == service.name for path in front.monitored}
 
 
 def asked_at(service: ServicePlan, probe: Probe) -> str:

@@ -7,6 +7,7 @@ can carry a port as well. testinfra's own `ssh://` and `paramiko://` addresses h
 """
 
 import functools
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,6 +146,21 @@ def is_jumped_to(host: testinfra.host.Host) -> bool:
     if isinstance(connection, LocalConnection):
         return False
     return isinstance(connection.client.get_transport().sock, paramiko.Channel | paramiko.ProxyCommand)
+
+
+def seen_as(host: testinfra.host.Host, address: str) -> set[str]:
+    """The addresses by which a host may see requests of ours to one of its own: by the route, and by SSH."""
+    if is_jumped_to(host):
+        return {address}
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as route:
+        # nothing is sent
+        route.connect((address, 9))
+        seen = {str(route.getsockname()[0])}
+    if isinstance(host.backend, SshConnection):
+        # where addresses are translated on the way, the host knows better
+        _, said, _ = host.backend.client.exec_command("echo $SSH_CONNECTION")
+        seen |= set(said.read().decode().split()[:1])
+    return seen
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from plan.gateway import GatewayPlan
 from plan.host import ServicePlan
 from plan.probe import Probe
 from roles.gateway import deploy as role
-from tests.verify.api import Api
+from tests.verify.api import Api, monitored
 from tests.verify.evidence import Evidence
 from tests.verify.files import difference
 from tests.verify.fleet import Planned
@@ -66,10 +66,11 @@ def test_front_refuses_who_has_no_key(
 
 
 def test_front_forwards_listed_routes_alone(
-    guarded_service: ServicePlan, serving: ServicePlan, api: Api
+    guarded_service: ServicePlan, serving: ServicePlan, planned: Planned, api: Api
 ) -> None:
     assert guarded_service == serving
-    for path in ("/metrics", "/health", "/docs", "/v1/load_lora_adapter", "/api/pull"):
+    listed = monitored(serving, planned)
+    for path in {"/metrics", "/health", "/docs", "/v1/load_lora_adapter", "/api/pull"} - listed:
         assert _status(api, path, key=api.key) == 404, f"{path} of {serving.name} is open"
 
 
