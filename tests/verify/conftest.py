@@ -32,7 +32,7 @@ from tests.verify.api import Api
 from tests.verify.cases import Case, cases
 from tests.verify.evidence import MODULES, Evidence
 from tests.verify.fleet import Planned, Subject
-from tests.verify.reporting import FIGURES, Reporting, case_of
+from tests.verify.reporting import FIGURES, SUBJECTS, Reporting, case_of
 
 # The order of a host's bring-up is the order of its proof.
 ROLES = (
@@ -51,7 +51,6 @@ ROLES = (
 )
 DEEP = "test_offline.py"
 HOSTS = pytest.StashKey[list[Host]]()
-SUBJECTS = pytest.StashKey[list[Subject]]()
 TOLD = pytest.StashKey[list[str]]()
 USAGE = "No inventory given: pytest tests/verify --inventory inventories/prod.py"
 
