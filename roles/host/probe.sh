@@ -179,6 +179,7 @@ find -H /srv/models -mindepth 3 -maxdepth 4 -name .bringup.json 2>/dev/null | wh
     echo "directory $directory"; printf 'manifest '; tr -d '\n' <"$manifest"; echo
     find "$directory" -type f -printf 'file %s %T@ %P\n'
 done
+block model_pins; cat /etc/bringup/model-pins.json 2>/dev/null
 block model_facts; cat /etc/bringup/model-facts.json 2>/dev/null
 block ollama
 for directory in /opt/bringup/ollama/*; do

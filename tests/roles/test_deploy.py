@@ -93,6 +93,7 @@ FIRST_RUN = [
     *("start check-torch", "join check-torch"),
     *("start install-vllm", "join install-vllm"),
     f"join model-{SLUG}",
+    "write /etc/bringup/model-pins.json",
     "write /opt/bringup/bin/wait-until-ready",
     "write /etc/systemd/system/vllm-chat.service",
     *("service restart", "look"),
