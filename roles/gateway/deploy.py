@@ -198,5 +198,6 @@ def unit_text(gateway: GatewayPlan) -> str:
         user=USER,
         directory=DIRECTORY,
         cache=CACHE,
-        clients=gateway.clients,
+        # the front itself tells which of them may ask for what
+        peers=tuple(dict.fromkeys((*gateway.clients, *gateway.monitoring))) if gateway.clients else (),
     )
