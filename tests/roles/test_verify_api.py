@@ -25,7 +25,7 @@ from plan import settings
 from plan.decide import plan_host
 from plan.probe import parse
 from tests import probes
-from tests.verify.api import asked_at, monitored, trusting
+from tests.verify.api import asked_at, is_shut_out, monitored, trusting
 from tests.verify.connection import LocalConnection
 from tests.verify.fleet import Planned
 
@@ -107,17 +107,20 @@ def test_a_front_on_all_addresses_is_asked_by_one_of_the_hosts(listen: str, aske
 
 
 @pytest.mark.parametrize(
-    ("monitoring", "opened"), [("127.0.0.0/8", {"/health", "/metrics"}), ("10.0.0.0/8", set())]
+    ("network", "opened"), [("127.0.0.0/8", {"/health", "/metrics"}), ("10.0.0.0/8", set())]
 )
-def test_what_is_open_to_monitoring_is_no_trouble_to_who_checks_from_there(
-    monitoring: str, opened: set[str]
+def test_what_a_front_opens_to_some_is_judged_by_the_address_of_who_checks(
+    network: str, opened: set[str]
 ) -> None:
+    lists = {"monitoring": [network], "clients": [network]}
     wanted = {
         "serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}},
-        "access": {"listen": "10.44.0.0/24", "api_key_env": "KEY", "monitoring": [monitoring]},
+        "access": {"listen": "10.44.0.0/24", "api_key_env": "KEY"} | lists,
     }
     probe = parse(probes.answer(probes.BARE))
     plan = plan_host("gpu-1", settings.read([wanted]), probe)
     here = testinfra.host.Host(LocalConnection(cast("Host", SimpleNamespace(name="here"))))
     service = dataclasses.replace(plan.services[0], address="127.0.0.1")
-    assert monitored(service, Planned(here, probe, plan, None)) == opened
+    planned = Planned(here, probe, plan, None)
+    assert monitored(service, planned) == opened
+    assert is_shut_out(service, planned) == (not opened)

@@ -3,7 +3,7 @@
 import ipaddress
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -148,11 +148,21 @@ class Api:
 def monitored(service: ServicePlan, planned: Planned) -> set[str]:
     """The paths of a service that the front opens to this machine, which is one of those that monitor it."""
     gateway = planned.plan.gateway
-    networks = [ipaddress.ip_network(one, strict=False) for one in gateway.monitoring] if gateway else []
-    seen = seen_as(planned.connection, asked_at(service, planned.probe)) if networks else set()
-    if not gateway or not any(ipaddress.ip_address(one) in network for one in seen for network in networks):
+    if not gateway or not _among(gateway.monitoring, service, planned):
         return set()
     return {path for front in gateway.fronts if front.name == service.name for path in front.monitored}
+
+
+def is_shut_out(service: ServicePlan, planned: Planned) -> bool:
+    """Whether the front answers chosen addresses alone, of which this machine has none."""
+    clients = planned.plan.gateway.clients if planned.plan.gateway and service.fronted else ()
+    return bool(clients) and not _among(clients, service, planned)
+
+
+def _among(networks: Iterable[str], service: ServicePlan, planned: Planned) -> bool:
+    wanted = [ipaddress.ip_network(network, strict=False) for network in networks]
+    seen = seen_as(planned.connection, asked_at(service, planned.probe)) if wanted else set()
+    return any(ipaddress.ip_address(address) in network for address in seen for network in wanted)
 
 
 def asked_at(service: ServicePlan, probe: Probe) -> str:

@@ -28,7 +28,7 @@ from plan.model_plan import ModelPlan
 from plan.probe import InstalledEnvironment, Probe
 from plan.report import Figure
 from tests.verify import fleet, health
-from tests.verify.api import Api
+from tests.verify.api import Api, is_shut_out
 from tests.verify.cases import Case, cases
 from tests.verify.evidence import MODULES, Evidence
 from tests.verify.fleet import Planned, Subject
@@ -326,6 +326,8 @@ def api(serving: ServicePlan, planned: Planned, evidence: Evidence) -> Iterator[
         pytest.skip(f"{planned.plan.host}: {FRONT} is {front}")
     if any(health.certificates(planned.plan.gateway, evidence)):
         pytest.skip(f"{planned.plan.host}: the front's certificate is not valid")
+    if is_shut_out(serving, planned):
+        pytest.skip(f"{planned.plan.host}: this machine is not among access.clients")
     with Api.of(serving, planned, planned.key) as opened:
         yield opened
 
