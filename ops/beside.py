@@ -1,5 +1,6 @@
 """A changed service answers before the one that served is taken away."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def change(service: ServicePlan, text: Callable[[ServicePlan], str], check: str 
         f"service {service.name}",
         service.start_timeout_seconds + 90,
         setting=f"serve.{service.name}",
+        fronted=service.fronted,
         previous=f"{units.PREVIOUS}/{service.unit}",
         tells=service_figures.PATTERN,
         heard=lambda journal: service_figures.told(service, journal),
@@ -112,7 +114,7 @@ def _join(state: State, host: Host, change: Change, given: dict[str, Any]) -> bo
     started = time.monotonic()
     if task.joined(state, host, change.work, given):
         return True
-    second = units.Service(second_unit(change.service.unit), change.service.label, 0, change.service.setting)
+    second = dataclasses.replace(change.service, unit=second_unit(change.service.unit))
     return units.explain(Remote(host, given), second, time.monotonic() - started)
 
 

@@ -62,6 +62,7 @@ def write(
     files: Iterable[File],
     seen: Mapping[str, Path],
     check: str | None = None,
+    mark: str | None = None,
     keep: str | None = None,
     lasting: bool = True,
 ) -> Generator[StringCommand, None, None]:
@@ -74,6 +75,8 @@ def write(
         seen: what the probe saw.
         check: a shell command that must succeed before any of them takes its place; until then they lie
             beside, with `.new` behind their names.
+        mark: a shell command that is run before any of them takes its place: what it leaves tells the next
+            run, should this one be cut, that they are new to who reads them.
         keep: a directory that gets what they replace.
         lasting: False for what this run alone needs, such as a program that removes something.
     """
@@ -97,11 +100,12 @@ def write(
         if keep
     ]
     move = [f"mv -fT -- {shlex.quote(file.path + '.new')} {shlex.quote(file.path)}" for file in changed]
+    marked = [mark] if mark else []
     if check:
         news = " ".join(shlex.quote(file.path + ".new") for file in changed)
-        steps = [*lay, f"{{ {check} || {{ rm -f -- {news}; exit 1; }}; }}", *kept, *move]
+        steps = [*lay, f"{{ {check} || {{ rm -f -- {news}; exit 1; }}; }}", *marked, *kept, *move]
     else:
-        steps = [*kept, *(step for pair in zip(lay, move, strict=True) for step in pair)]
+        steps = [*marked, *kept, *(step for pair in zip(lay, move, strict=True) for step in pair)]
     # the scratch directory is root's alone: a secret is never readable on its way
     scratch = 'umask 077; new=$(mktemp -d) && trap \'rm -rf "$new"\' EXIT && cd "$new"'
     # a line a file; the smallest systems have no tar

@@ -45,13 +45,17 @@ class Service:
         timeout_seconds: bounds the wait until it is active.
         setting: the settings that it follows from, such as `serve.chat`.
         previous: where its unit file was kept when this run replaced it.
+        fronted: whether it stands behind the front, so that its port is in no setting.
+        mark: a file that stands until it has loaded what was written for it.
     """
 
     unit: str
     label: str
     timeout_seconds: int
     setting: str = "serve.*"
+    fronted: bool = False
     previous: str | None = None
+    mark: str | None = None
     # a pattern of journal lines in which it tells of itself, and who is given them once it serves
     tells: str = ""
     heard: Callable[[str], Iterable[Figure]] = lambda _: ()
@@ -64,26 +68,29 @@ def serving(
     because: Iterable[OperationMeta] = (),
     restart: bool = False,
     reload_because: Iterable[OperationMeta] = (),
+    reload: bool = False,
 ) -> Generator[PyinfraCommand, None, None]:
     """Makes a service enabled and active; restarts it if asked, or if an operation in `because` changed.
 
-    A change in `reload_because` alone is reloaded: what is under way goes on. When what served before this
-    run does not serve after it, and `service.previous` is kept, that is put back; the run fails all the same.
-    A unit that is starting is not disturbed but joined: a run that was cut does not cost a second start.
+    A change in `reload_because`, or `reload` alone, is reloaded: what is under way goes on. When what served
+    before this run does not serve after it, and `service.previous` is kept, that is put back; the run fails
+    all the same. A unit that is starting is not disturbed but joined: a run that was cut does not cost a
+    second start.
     """
     unit = seen.get(service.unit)
     changed = restart or any(meta.changed for meta in because)
-    reload = any(meta.changed for meta in reload_because)
+    loaded = f" && rm -f {service.mark}" if service.mark else ""
+    reload = reload or any(meta.changed for meta in reload_because)
     if not changed and unit and unit.serves:
         if reload:
-            yield StringCommand(f"systemctl reload {service.unit}")
+            yield StringCommand(f"systemctl reload {service.unit}{loaded}")
         else:
             host.noop(f"{service.unit} serves")
         return
     changed = changed or reload
     starting = unit is not None and unit.active == "activating" and not unit.needs_reload
     verb = "start" if starting and not changed else "restart"
-    yield StringCommand(start_command(service.unit, verb))
+    yield StringCommand(f"{start_command(service.unit, verb)}{loaded}")
     replaced = changed and unit is not None and unit.active == "active"
     yield FunctionCommand(_join, (service, privileges(), replaced), {})
 
@@ -205,7 +212,7 @@ def explain(remote: Remote, service: Service, waited: float) -> bool:
         or lines
     )
     words = "\n".join(f"    {line}" for line in [*errors[-6:], f"More: journalctl -u {service.unit}"])
-    hint = failures.explain(text, service.setting) or ""
+    hint = failures.explain(text, service.setting, service.fronted) or ""
     say(
         remote,
         service.label,

@@ -9,12 +9,17 @@ from plan import tables
 
 @dataclass(frozen=True)
 class Failure:
-    """One row of the table: a sign in the journal, what it means, a line as printed, and where."""
+    """One row of the table: a sign in the journal, what it means, a line as printed, and where.
+
+    `behind` is what it means of a service behind the front, where that is something else: its `port` is the
+    front's, and the engine's own is in no setting.
+    """
 
     sign: str
     says: str
     example: str
     source: str
+    behind: str = ""
 
 
 @functools.cache
@@ -23,14 +28,16 @@ def known() -> tuple[Failure, ...]:
     return tuple(Failure(**row) for row in tables.read("failures")["failure"])
 
 
-def explain(journal: str, setting: str) -> str | None:
+def explain(journal: str, setting: str, fronted: bool = False) -> str | None:
     """The sentence for the first sign that a journal has; None when none is known.
 
     Args:
         journal: the newest lines of the service.
         setting: the service's own settings, such as `serve.chat`.
+        fronted: whether it stands behind the front.
     """
     for failure in known():
         if re.search(failure.sign, journal, flags=re.IGNORECASE):
-            return failure.says.format(serve=setting)
+            says = failure.behind if fronted and failure.behind else failure.says
+            return says.format(serve=setting)
     return None

@@ -16,6 +16,8 @@ DIRECTORY = "/etc/bringup/gateway"
 CACHE = "/var/cache/bringup/gateway"
 # NAME.conf in it turns the front to a second server; gone with the boot, like that server.
 SWITCHES = "/run/bringup/front"
+# Stands until nginx has loaded what was last written for it; gone with the boot, after which it loads all.
+UNLOADED = "/run/bringup/front-unloaded"
 # Ubuntu 22.04 builds nginx 1.18 in flavours, of which this one has what the key check needs: what `nginx -V`
 # prints of it and of the usual one, of the same build, was published on GitHub; so was that of Ubuntu 24.04,
 # which builds it once, with it. Ubuntu 20.04 and Debian 11 have the same packaging of 1.18: unverified.
@@ -72,6 +74,11 @@ class GatewayPlan:
     requests_per_second: int
     fingerprint: str | None
     renew: bool
+
+    @property
+    def certificate_file(self) -> str:
+        """Where the certificate that clients see lies on the host."""
+        return f"{DIRECTORY}/{self.certificate}-certificate.pem"
 
     @property
     def names_file_text(self) -> str:

@@ -1,5 +1,6 @@
 """The models of one host: which commit of each, from where, and which earlier ones stay."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from plan.places import COMMIT
 from plan.probe import Probe
 from plan.probe_models import InstalledModel
 from plan.sections import Download, Settings
+
+# On the host: which commit each revision was at the last deploy. A manifest has the revision by which its
+# model came; the same commit may be another one's since, and a revision may be an earlier commit again.
+PINS_FILE = "/etc/bringup/model-pins.json"
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,28 @@ def plan_downloads(settings: Settings) -> DownloadPlan:
     )
 
 
+def pins_text(models: Iterable[ModelPlan]) -> str:
+    """The file that keeps the pins of models."""
+    rows = sorted([model.model, model.revision, model.commit, model.endpoint] for model in models)
+    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+
+
+def kept_pins(probe: Probe) -> Pins:
+    """What that file says; one that cannot be read says nothing."""
+    try:
+        rows = [tuple(map(str, row)) for row in json.loads(probe.model_pins or "[]")]
+        pins = {(model, revision): Pin(commit, place) for model, revision, commit, place in rows}
+    except (ValueError, TypeError):
+        return {}
+    return {asked: pin for asked, pin in pins.items() if COMMIT.fullmatch(pin.commit)}
+
+
 def installed_pin(model: str, revision: str, probe: Probe) -> Pin | None:
-    """The newest whole commit that was installed as this revision, for when nobody can be asked."""
+    """The whole commit of this revision, for when nobody can be asked: as deployed last, else the newest."""
+    kept = kept_pins(probe).get((model, revision))
+    there = probe.models.get(f"{MODELS_ROOT}/{model}/{kept.commit}") if kept else None
+    if kept and there and there.intact(model, revision, kept.commit):
+        return kept
     found = _recorded(model, revision, probe)
     whole = [there for there in found if there.intact(model, revision, there.manifest["commit"])]
     newest = max(whole, key=_published, default=None)
@@ -96,8 +121,11 @@ def installed_pin(model: str, revision: str, probe: Probe) -> Pin | None:
 
 def recorded_pins(settings: Settings, probe: Probe) -> Pins:
     """What the host says it has of each wanted revision, whole or not: what its checks are held to."""
-    pins = {}
+    pins, kept = {}, kept_pins(probe)
     for model, revision in wanted(settings):
+        if (model, revision) in kept:
+            pins[model, revision] = kept[model, revision]
+            continue
         newest = max(_recorded(model, revision, probe), key=_published, default=None)
         if newest:
             pins[model, revision] = Pin(newest.manifest["commit"], str(newest.manifest.get("place", "")))

@@ -138,6 +138,7 @@ class Probe:
     # addresses with their prefix lengths
     networks: tuple[str, ...] = ()
     model_facts: str = ""
+    model_pins: str = ""
     checks: Mapping[str, str] = field(default_factory=dict)
     burn_in: str = ""
     gateway: InstalledGateway = field(default_factory=InstalledGateway)
@@ -224,6 +225,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         ollama=probe_ollama.parse(blocks.get("ollama", [])),
         mounts=probe_mounts.parse(blocks.get("mounts", [])),
         networks=tuple(line.split()[1] for line in blocks["addresses"]),
+        model_pins="\n".join(blocks.get("model_pins", [])),
         model_facts="\n".join(blocks.get("model_facts", [])),
         checks=dict(line.split(maxsplit=1) for line in blocks.get("checks", []) if " " in line.strip()),
         burn_in="\n".join(blocks.get("burn_in", [])),

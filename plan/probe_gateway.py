@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,10 @@ class InstalledGateway:
         certificate: its own certificate as PEM; None when there is none.
         ends_soon: whether that ends within thirty days.
         ports: on which it is configured to listen.
+        clients: service -> the port on which it stands before it.
         switches: services that it can be turned away from, to a second server of the same.
         names: what that was made out to, one a line.
+        unloaded: whether it goes by files of before, since a run was cut between writing and reloading.
     """
 
     user: bool = False
@@ -28,6 +30,8 @@ class InstalledGateway:
     names: str = ""
     ports: frozenset[int] = frozenset()
     switches: frozenset[str] = frozenset()
+    unloaded: bool = False
+    clients: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str | None:
@@ -41,6 +45,8 @@ def parse(blocks: Mapping[str, list[str]]) -> InstalledGateway:
     for line in blocks.get("gateway", []):
         kind, _, value = line.partition(" ")
         found.setdefault(kind, []).append(value)
+    ports = [int(port) for port in found.get("port", ())]
+    switches = found.get("switch", [])
     certificate = "".join(f"{line}\n" for line in found.get("certificate", ()))
     return InstalledGateway(
         user="user" in found,
@@ -48,8 +54,11 @@ def parse(blocks: Mapping[str, list[str]]) -> InstalledGateway:
         secure_link="secure_link" in found,
         certificate=certificate or None,
         ends_soon="ends_soon" in found,
-        ports=frozenset(int(port) for port in found.get("port", ())),
-        switches=frozenset(found.get("switch", ())),
+        ports=frozenset(ports),
+        switches=frozenset(switches),
+        # both as they follow in the configuration; an early one had no switches
+        clients=dict(zip(switches, ports, strict=True)) if len(switches) == len(ports) else {},
+        unloaded="unloaded" in found,
         names="".join(f"{line}\n" for line in found.get("name", ())),
     )
 

@@ -40,14 +40,14 @@ def read(
     Raises:
         SettingsError: a file or a variable is missing, or does not hold what it should.
     """
-    certificate = _pem("certificate_file", access.certificate_file, "CERTIFICATE")
+    given = certificate(access)
     key = _pem("certificate_key_file", access.certificate_key_file, "PRIVATE KEY")
     return Secrets(
         api_key=api_key(access, environment),
-        certificate=certificate,
+        certificate=given,
         certificate_key=key,
         tokens=tokens.read(models, environment) if models else Tokens(),
-        warnings=(*_readable(access), *(certificates.check(certificate, key) if certificate and key else ())),
+        warnings=(*_readable(access), *(certificates.check(given, key) if given and key else ())),
     )
 
 
@@ -72,6 +72,15 @@ def api_key(access: Access, environment: Mapping[str, str] | None = None) -> str
             [f"{where}: holds no usable key. Use 16 to 256 letters, digits or . _ ~ + / = - signs."]
         )
     return key
+
+
+def certificate(access: Access) -> str | None:
+    """The certificate that the operator gives to the front, and its chain, as PEM; None when there is none.
+
+    Raises:
+        SettingsError: the file is missing, or holds no certificate.
+    """
+    return _pem("certificate_file", access.certificate_file, "CERTIFICATE")
 
 
 def salt(key: str) -> str:

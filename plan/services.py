@@ -41,7 +41,7 @@ def plan_services(
     others = set(_held_by_others(probe))
     address = _address(settings.access.listen, probe) if services else "127.0.0.1"
     fronted = not ipaddress.ip_address(address).is_loopback
-    ports = _ports(services, {} if fronted else dict(_kept(services, FIRST_PORT, others, probe)))
+    ports = _ports(services, _client_ports(services, others, probe))
     taken = {*ports.values(), *others}
     seconds = _free(replacing.FIRST_PORT, taken)
     inner_ports = _inner_ports(services, taken, probe)
@@ -139,6 +139,16 @@ def _ports(services: Mapping[str, Service], seen: Mapping[str, int]) -> dict[str
     kept = {name: port for name, port in seen.items() if port not in set_ones}
     free = _free(FIRST_PORT, {*set_ones, *kept.values()})
     return {name: port or kept.get(name) or next(free) for name, port in wanted.items()}
+
+
+def _client_ports(services: Mapping[str, Service], others: set[int], probe: Probe) -> dict[str, int]:
+    """The ports on which clients reach services now: by the front's configuration, else by the unit files.
+
+    Who asks for a model on its port must not get another one's answer because that sorts before it.
+    """
+    dealt = range(FIRST_PORT, FIRST_PORT + DEALT_PORTS)
+    front = {name: port for name, port in probe.gateway.clients.items() if name in services and port in dealt}
+    return dict(_kept(services, FIRST_PORT, {*others, *front.values()}, probe)) | front
 
 
 def _inner_ports(services: Mapping[str, Service], taken: set[int], probe: Probe) -> dict[str, int]:

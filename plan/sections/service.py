@@ -43,7 +43,7 @@ class Service(Section):
         None,
         ge=1024,
         le=65535,
-        description="TCP port; decided when absent: 8000, 8001, ... in order of names.",
+        description="TCP port; decided when absent: 8000, 8001, ... in order of names, and kept.",
     )
     served_name: ModelId | None = Field(
         None, description="Name that clients ask for; the model id when absent."

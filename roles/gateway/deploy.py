@@ -19,7 +19,7 @@ from ops.render import render
 from ops.waiting import say
 from plan import probe_gateway
 from plan import secrets as secret
-from plan.gateway import CACHE, DIRECTORY, SWITCHES, UNIT, UNIT_FILE, USER, GatewayPlan
+from plan.gateway import CACHE, DIRECTORY, SWITCHES, UNIT, UNIT_FILE, UNLOADED, USER, GatewayPlan
 from plan.host import HostPlan
 from plan.probe import Probe
 from plan.secrets import Secrets
@@ -28,15 +28,18 @@ CONFIGURATION = f"{DIRECTORY}/nginx.conf"
 OWN_CERTIFICATE, OWN_KEY, OWN_NAMES = (
     f"{DIRECTORY}/{name}" for name in ("own-certificate.pem", "own-key.pem", "own-names")
 )
+GIVEN_CERTIFICATE, GIVEN_KEY = (f"{DIRECTORY}/{name}" for name in ("given-certificate.pem", "given-key.pem"))
 # Root writes it, the front reads it, nobody else does.
 SECRET = {"mode": "640", "owner": f"root:{USER}"}
 START_SECONDS = 60
+# the front reads what lies beside it
+MARK = f"mkdir -p -m 755 {UNLOADED.rpartition('/')[0]} && touch {UNLOADED}"
 TEST = "/usr/sbin/nginx -t -q -c"
 
 
 def clear(plan: HostPlan, probe: Probe) -> None:
     """Takes the front away from a host that has nothing to guard any more; the package stays."""
-    units.gone(unit=UNIT, paths=[UNIT_FILE], seen=_unwanted(plan, probe), name="Remove the front")
+    units.gone(unit=UNIT, paths=[UNIT_FILE, UNLOADED], seen=_unwanted(plan, probe), name="Remove the front")
     files.absent(paths=plan.removed_gateway, seen=plan.removed_gateway, name="Remove the front's files")
     remove_user(exists=bool(plan.removed_gateway) and probe.gateway.user, name="Remove the front's user")
 
@@ -69,17 +72,25 @@ def serve(plan: HostPlan, probe: Probe, secrets: Secrets) -> None:
         files=[files.File(CONFIGURATION, configuration_text(gateway, secrets.api_key), **SECRET)],
         seen=probe.paths,
         check=f"setpriv --reuid {USER} --regid {USER} --init-groups {TEST} {CONFIGURATION}.new",
+        mark=MARK,
         name="Write what the front lets through",
     )
     unit = files.write(
         files=[files.File(UNIT_FILE, unit_text(gateway))], seen=probe.paths, name="Write the front's unit"
     )
     units.serving(
-        service=units.Service(UNIT, "front", START_SECONDS),
+        service=units.Service(UNIT, "front", START_SECONDS, mark=UNLOADED),
         seen=probe.units,
         because=[unit],
         reload_because=[configuration, certificate],
+        reload=probe.gateway.unloaded,
         name="Serve the front",
+    )
+    # the operator's own, key and all; not before nginx does without it
+    files.absent(
+        paths=[] if gateway.certificate == "given" else [GIVEN_CERTIFICATE, GIVEN_KEY],
+        seen=probe.paths,
+        name="Remove the certificate that is given no more",
     )
 
 
@@ -106,10 +117,10 @@ def _certificate(gateway: GatewayPlan, probe: Probe, secrets: Secrets) -> Operat
     given: list[files.File] = []
     if secrets.certificate and secrets.certificate_key:
         given = [
-            files.File(f"{DIRECTORY}/given-certificate.pem", secrets.certificate, **SECRET),
-            files.File(f"{DIRECTORY}/given-key.pem", secrets.certificate_key, **SECRET),
+            files.File(GIVEN_CERTIFICATE, secrets.certificate, **SECRET),
+            files.File(GIVEN_KEY, secrets.certificate_key, **SECRET),
         ]
-    return files.write(files=given, seen=probe.paths, name="Write the front's certificate")
+    return files.write(files=given, seen=probe.paths, mark=MARK, name="Write the front's certificate")
 
 
 @operation()
@@ -125,8 +136,9 @@ def own_certificate(gateway: GatewayPlan) -> Generator[PyinfraCommand, None, Non
         f"-keyout {OWN_KEY}.new -out {OWN_CERTIFICATE}.new 2>&1 && "
         f"chown root:{USER} {OWN_KEY}.new {OWN_CERTIFICATE}.new && "
         f"chmod 640 {OWN_KEY}.new {OWN_CERTIFICATE}.new && "
-        f"printf '%s\\n' {' '.join(gateway.names)} >{OWN_NAMES} && "
-        f"mv -f {OWN_KEY}.new {OWN_KEY} && mv -f {OWN_CERTIFICATE}.new {OWN_CERTIFICATE}"
+        f"{MARK} && mv -f {OWN_KEY}.new {OWN_KEY} && mv -f {OWN_CERTIFICATE}.new {OWN_CERTIFICATE} && "
+        # last: while they are those of before, it is made again
+        f"printf '%s\\n' {' '.join(gateway.names)} >{OWN_NAMES}"
     )
     yield FunctionCommand(_show_fingerprint, (privileges(),), {})
 
@@ -186,5 +198,6 @@ def unit_text(gateway: GatewayPlan) -> str:
         user=USER,
         directory=DIRECTORY,
         cache=CACHE,
-        clients=gateway.clients,
+        # the front itself tells which of them may ask for what
+        peers=tuple(dict.fromkeys((*gateway.clients, *gateway.monitoring))) if gateway.clients else (),
     )

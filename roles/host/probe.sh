@@ -183,6 +183,7 @@ find -H /srv/models -mindepth 3 -maxdepth 4 -name .bringup.json 2>/dev/null | wh
     echo "directory $directory"; printf 'manifest '; tr -d '\n' <"$manifest"; echo
     find "$directory" -type f -printf 'file %s %T@ %P\n'
 done
+block model_pins; cat /etc/bringup/model-pins.json 2>/dev/null
 block model_facts; cat /etc/bringup/model-facts.json 2>/dev/null
 block ollama
 for directory in /opt/bringup/ollama/*; do
@@ -207,6 +208,7 @@ if [ -x /usr/sbin/nginx ]; then
 fi
 sed -n 's/^ *listen .*:\([0-9]*\).*;$/port \1/p' /etc/bringup/gateway/nginx.conf 2>/dev/null
 sed -n 's#^ *include /run/bringup/front/\(.*\)\.con\[f\];$#switch \1#p' /etc/bringup/gateway/nginx.conf 2>/dev/null
+if [ -e /run/bringup/front-unloaded ]; then echo unloaded; fi
 certificate=/etc/bringup/gateway/own-certificate.pem
 if [ -f "$certificate" ]; then
     sed 's/^/certificate /' "$certificate"; sed 's/^/name /' /etc/bringup/gateway/own-names 2>/dev/null

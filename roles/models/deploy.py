@@ -15,6 +15,7 @@ from ops.render import TEMPLATES, render
 from plan import model_facts
 from plan.host import USER, EnvironmentPlan, HostPlan, TagPlan
 from plan.model_plan import ModelPlan
+from plan.models_host import PINS_FILE, pins_text
 from plan.places import place
 from plan.probe import Probe, missing_packages
 from plan.tokens import Tokens
@@ -80,6 +81,12 @@ def join(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
             needed=_lacking(plan, model, probe) or _under_way(model, probe),
             rescue=partial(_rescue, plan, model),
             name="Wait for the model download",
+        )
+    if plan.models:
+        files.write(
+            files=[files.File(PINS_FILE, pins_text(plan.models))],
+            seen=probe.paths,
+            name="Write down which commits the models are",
         )
     mendable = [service for service in plan.services if not isinstance(service.model, TagPlan)]
     for service in host.loop(mendable):

@@ -9,7 +9,8 @@ from plan import settings
 from plan.decide import plan_host
 from plan.exchange import exchange
 from plan.host import HostPlan
-from plan.models_host import Pin, installed_pin
+from plan.model_plan import ModelPlan
+from plan.models_host import Pin, installed_pin, pins_text, recorded_pins
 from plan.probe import Probe, parse
 from plan.probe_models import InstalledModel
 from tests import probes
@@ -83,6 +84,20 @@ def test_when_nobody_answers_the_newest_whole_commit_of_the_revision_is_kept() -
     assert installed_pin(MODEL, "master", having(cut=cut, older=installed(OLDER, ""))) == Pin(OLDER, "")
     assert installed_pin(MODEL, "v2", HAS) is None
     assert installed_pin("a/b", "master", HAS) is None
+
+
+@pytest.mark.parametrize(("revision", "commit"), [("v2", OLD), ("master", OLDER)], ids=["renamed", "back"])
+def test_a_revision_is_the_commit_that_was_deployed_whatever_the_manifests_say(
+    revision: str, commit: str
+) -> None:
+    model = ModelPlan(MODEL, revision, "https://x.example", commit=commit)
+    deployed = dataclasses.replace(HAS, model_pins=pins_text([model]))
+    wish = settings.read([{"serve": {"chat": {"model": MODEL, "revision": revision}}}])
+    pin = Pin(commit, "https://x.example")
+    assert recorded_pins(wish, deployed) == {(MODEL, revision): pin}
+    assert installed_pin(MODEL, revision, deployed) == pin
+    gone = dataclasses.replace(deployed, model_pins="[[1]]")
+    assert recorded_pins(wish, gone).get((MODEL, revision)) != pin
 
 
 def on(address: str, probe: Probe = BARE) -> Probe:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from plan import settings
+from plan import probe_gateway, settings
 from plan.decide import plan_host
 from plan.host import ServicePlan
 from plan.probe import PciDevice, parse
@@ -92,6 +92,20 @@ def test_a_start_may_take_longer_where_disks_turn_or_are_not_known() -> None:
 
     assert bound(turn=False) == 600 + 14 * 4
     assert bound(turn=True) == bound(None) > 600 + 14 * 12
+
+
+def test_clients_of_a_service_reach_it_where_they_did_when_another_comes_before_it() -> None:
+    two = {"serve": {"chat": {"model": MODEL}, "alpha": {"model": MODEL}}}
+    front = probe_gateway.parse({"gateway": ["port 8000", "port 8001", "switch chat", "switch left"]})
+    probe = dataclasses.replace(DUAL, gateway=front, memory_gib=64.0, memory_available_gib=64.0)
+
+    def ports(**alpha: Any) -> dict[str, int]:
+        wanted = settings.read([two, access("10.44.0.0/16"), {"serve": {"alpha": alpha}}])
+        return {one.name: one.port for one in plan_host("gpu-1", wanted, probe).services}
+
+    assert ports() == {"alpha": 8001, "chat": 8000}
+    # what the settings say comes first
+    assert ports(port=8000) == {"alpha": 8000, "chat": 8001}
 
 
 @pytest.mark.parametrize(

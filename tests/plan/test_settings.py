@@ -12,7 +12,7 @@ from plan.sections import Access
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 SERVED = {"model": MODEL}
 KEY = "0123456789abcdef"
-PORT_MEANING = "TCP port; decided when absent: 8000, 8001, ... in order of names."
+PORT_MEANING = "TCP port; decided when absent: 8000, 8001, ... in order of names, and kept."
 NAMES = "Use lower-case letters, digits and dashes."
 WRITE_MODEL = "Write it as in 'Qwen/Qwen2.5-7B-Instruct'."
 WRITE_ENDPOINT = "Write it as in 'https://www.modelscope.cn'."

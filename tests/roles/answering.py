@@ -4,7 +4,8 @@ No host answers before all are asked, so that a run which asks them one after an
 
     pytest -p tests.roles.answering tests/verify --inventory INVENTORY
 
-$BRINGUP_TEST_ANSWERS names a JSON file: host -> [what the probe prints, what the collection prints].
+$BRINGUP_TEST_ANSWERS names a JSON file: host -> [what the probe prints, what the collection prints];
+null stands for one that cannot be reached.
 $BRINGUP_TEST_TRIPS names one that is written: host -> how often it was asked.
 """
 
@@ -31,9 +32,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         Path(os.environ["BRINGUP_TEST_TRIPS"]).write_text(json.dumps(trips))
 
     session.config.add_cleanup(write_trips)
-    answers: dict[str, tuple[str, str]] = json.loads(Path(os.environ["BRINGUP_TEST_ANSWERS"]).read_text())
+    told = json.loads(Path(os.environ["BRINGUP_TEST_ANSWERS"]).read_text())
+    answers: dict[str, tuple[str, str]] = {name: texts for name, texts in told.items() if texts}
 
     def connect(host: Any) -> Any:
+        if host.name not in answers:
+            raise connection.UnreachableError(f"{host.name}: cannot be reached. Switch it on.")
         probe, collected = answers[host.name]
 
         def answer(text: str) -> Any:

@@ -9,9 +9,11 @@ import pytest
 
 from plan import settings
 from plan.decide import plan_host
+from plan.gateway import UNLOADED
 from plan.host import HostPlan
 from plan.probe import parse
 from plan.settings import merge
+from roles.gateway.deploy import GIVEN_CERTIFICATE, GIVEN_KEY
 from roles.models.deploy import programs
 from tests import probes
 from tests.probes import with_block
@@ -91,6 +93,7 @@ FIRST_RUN = [
     *("start check-torch", "join check-torch"),
     *("start install-vllm", "join install-vllm"),
     f"join model-{SLUG}",
+    "write /etc/bringup/model-pins.json",
     "write /opt/bringup/bin/wait-until-ready",
     "write /etc/systemd/system/vllm-chat.service",
     *("service restart", "look"),
@@ -144,11 +147,20 @@ class TestFirstRun:
     def test_puts_no_front_to_work_that_nginx_has_not_found_in_order(self, first: Run) -> None:
         (trip,) = [trip for trip in first.execs["cpu"] if FRONT in trip.files()]
         assert "install -D -m 640 -o root -g bringup-gateway" in trip.command
-        laid, checked, moved = (
+        laid, checked, marked, moved = (
             trip.command.index(words)
-            for words in ("install -D", f"nginx -t -q -c {FRONT}.new ||", f"mv -fT -- {FRONT}.new")
+            for words in (
+                "install -D",
+                f"nginx -t -q -c {FRONT}.new ||",
+                f"touch {UNLOADED}",
+                f"mv -fT -- {FRONT}.new",
+            )
         )
-        assert laid < checked < moved
+        # should the run end here, the next one knows that nginx goes by what was there before
+        assert laid < checked < marked < moved
+        (loaded,) = [trip for trip in first.execs["cpu"] if f"rm -f {UNLOADED}" in trip.command]
+        assert loaded.command.index("restart bringup-gateway") < loaded.command.index("rm -f")
+        assert f"if [ -e {UNLOADED} ]; then echo unloaded; fi" in first.execs["cpu"][0].command
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +217,12 @@ def gateway_lines(text: str) -> list[str]:
     return text.split("@@gateway\n")[1].split("\n@@")[0].splitlines()
 
 
+def with_given(text: str) -> str:
+    """The same host, on which a certificate and its key lie that the settings named before."""
+    lines = [f"640 root:bringup-gateway f {path}" for path in (GIVEN_CERTIFICATE, GIVEN_KEY)]
+    return changed(text, "^@@paths\n", "\n".join(["@@paths", *lines, ""]))
+
+
 def with_unit(text: str, state: str) -> str:
     """The same host with its service in another state, and nobody on its port."""
     return with_block(changed(text, "ActiveState=active", f"ActiveState={state}"), "listening")
@@ -221,6 +239,10 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         Answer(r"SubState bringup-conda", "failed"),
         Answer(r"^journalctl .*bringup-conda", "no source has the conda installer"),
     ]
+    no_port = [
+        Answer(r"-p ActiveState", "failed 3 none"),
+        Answer(r"^journalctl .*vllm-chat", "OSError: [Errno 98] Address already in use"),
+    ]
     no_memory = [
         Answer(r"-p ActiveState", "failed 3 none"),
         Answer(r"^journalctl .*vllm-chat", "INFO start\nRuntimeError: out of memory"),
@@ -231,6 +253,8 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         FakeHost("key", changed(there, r"^\w{64}(  /etc/bringup/gateway)", "1" * 64 + r"\1"), lan),
         FakeHost("readable", changed(there, r"^640 (.*nginx.conf)$", r"644 \1"), lan),
         FakeHost("ends-soon", with_block(there, "gateway", *gateway_lines(there), "ends_soon"), lan),
+        FakeHost("unloaded", with_block(there, "gateway", *gateway_lines(there), "unloaded"), lan),
+        FakeHost("given-no-more", with_given(there), lan),
         FakeHost("withdrawn", there, ONE),
         FakeHost("starting", with_unit(there, "activating"), lan),
         FakeHost("stopped", with_unit(there, "inactive"), lan),
@@ -243,6 +267,7 @@ def drift(converged: dict[str, str], lan: dict[str, Any]) -> Run:
         FakeHost("nothing", there, nothing),
         FakeHost("no-conda", BARE, lan, no_installer),
         FakeHost("taken", BARE, lan, [Answer("-p SubState bringup-conda", "dead")]),
+        FakeHost("port-taken", with_unit(there, "failed"), lan, no_port),
         FakeHost("unserved", with_unit(there, "failed"), lan, no_memory),
     )
 
@@ -255,6 +280,8 @@ class TestDrift:
             ("key", [f"write {FRONT}", "reload bringup-gateway.service"]),
             ("readable", [f"write {FRONT}", "reload bringup-gateway.service"]),
             ("ends-soon", ["certificate", "fingerprint", "reload bringup-gateway.service"]),
+            ("unloaded", ["reload bringup-gateway.service"]),
+            ("given-no-more", [f"remove {GIVEN_CERTIFICATE}"]),
             ("withdrawn", [*GONE, f"write {UNIT}", *RESTART, *STAMP]),
             ("starting", ["service start", "look"]),
             ("stopped", RESTART),
@@ -267,6 +294,13 @@ class TestDrift:
     )
     def test_is_mended_with_no_more_than_it_takes(self, drift: Run, host: str, done: list[str]) -> None:
         assert drift.kinds(host) == ["probe", *done]
+
+    def test_a_certificate_is_reloaded_by_the_next_run_where_this_one_is_cut_before_it(
+        self, drift: Run
+    ) -> None:
+        made, _, loaded = drift.execs["ends-soon"][1:]
+        assert made.command.index(f"touch {UNLOADED}") < made.command.index("mv -f")
+        assert loaded.command == f"systemctl reload bringup-gateway.service && rm -f {UNLOADED}"
 
     def test_a_rebuilt_environment_gets_all_its_packages_and_a_restart(self, drift: Run) -> None:
         kinds = drift.kinds("rebuilt")
@@ -311,6 +345,12 @@ class TestDrift:
         words = "The GPU ran out of memory: lower serve.chat.max_model_len or"
         assert f"service chat: does not serve after 0 s. {words}" in drift.output
         assert "More: journalctl -u vllm-chat.service" in drift.output
+
+    def test_an_engine_behind_the_front_whose_port_is_taken_is_not_sent_to_the_setting_of_the_fronts(
+        self, drift: Run
+    ) -> None:
+        assert "run again, and it takes another" in drift.output
+        assert "set serve.chat.port" not in drift.output
 
     def test_a_changed_service_that_does_not_serve_is_put_back_and_fails_all_the_same(
         self, drift: Run

@@ -67,7 +67,10 @@ def test_only_chosen_clients_may_connect_where_they_are_named() -> None:
     chosen = planned(clients=["10.44.0.0/24"])
     assert re.search(r"allow 10\.44\.0\.0/24;\s+deny all;", gateway.configuration_text(chosen, KEY))
     assert "IPAddressAllow=localhost 10.44.0.0/24" in gateway.unit_text(chosen)
-    assert "IPAddressDeny" not in gateway.unit_text(planned())
+    watched = planned(clients=["10.44.0.0/24"], monitoring=["10.2.0.9", "10.44.0.0/24"])
+    assert "IPAddressAllow=localhost 10.44.0.0/24 10.2.0.9\n" in gateway.unit_text(watched)
+    for anyone in (planned(), planned(monitoring=["10.2.0.9"])):
+        assert "IPAddressDeny" not in gateway.unit_text(anyone)
 
 
 def test_a_given_certificate_is_used_and_none_is_made() -> None:

@@ -117,32 +117,37 @@ SABOTAGE: dict[str, tuple[str, list[str]]] = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one run of the checks over all hosts leaves behind."""
     folder = tmp_path_factory.mktemp("verify")
-    collected = f"@@host\n{stamped()}@@end\n"
-    answers = {name: (text, collected) for name, (text, _) in SABOTAGE.items()}
+    done = verify(folder, {name: (text, collected()) for name, (text, _) in SABOTAGE.items()})
+    assert done.returncode == 1, done.stdout[-4000:] + done.stderr[-4000:]
+    return folder
+
+
+def collected() -> str:
+    """What the collection prints on a host whose deploy came to its end."""
+    return f"@@host\n{stamped()}@@end\n"
+
+
+def verify(
+    folder: Path, answers: Mapping[str, tuple[str, str] | None], *options: str
+) -> subprocess.CompletedProcess[str]:
+    """The checks over hosts that answer with these texts, or cannot be reached."""
     (folder / "answers.json").write_text(json.dumps(answers))
-    (folder / "fleet.py").write_text(f"fleet = {[(name, {}) for name in SABOTAGE]!r}\n")
+    (folder / "fleet.py").write_text(f"fleet = {[(name, {}) for name in answers]!r}\n")
     command = ("-m", "pytest", "-q", "-p", "tests.roles.answering", "-p", "no:cacheprovider", "tests/verify")
     given = {
         "BRINGUP_TEST_ANSWERS": str(folder / "answers.json"),
         "BRINGUP_TEST_TRIPS": str(folder / "trips.json"),
         "BRINGUP_RUNS": str(folder),
     }
-    done = subprocess.run(
-        [
-            sys.executable,
-            *command,
-            "--inventory",
-            str(folder / "fleet.py"),
-            f"--junitxml={folder / 'junit.xml'}",
-        ],
+    inventory = ("--inventory", str(folder / "fleet.py"), f"--junitxml={folder / 'junit.xml'}")
+    return subprocess.run(
+        [sys.executable, *command, *inventory, *options],
         cwd=REPOSITORY,
         env=os.environ | given,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1, done.stdout[-4000:] + done.stderr[-4000:]
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +212,19 @@ def test_without_an_inventory_nothing_could_be_checked(arguments: list[str], sen
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(sentence)
+
+
+def test_a_host_of_which_nothing_is_known_is_told_whatever_checks_were_chosen(tmp_path: Path) -> None:
+    answers = {"well": (host(), collected()), "away": None, "left out": None, "cut": (host(), "@@host\n")}
+    chosen = ("-k", "directory_has_its_owner", "--limit", "well", "--limit", "away", "--limit", "cut")
+    done = verify(tmp_path, answers, *chosen)
+    assert done.returncode == 2, done.stdout[-4000:]
+    report = from_json((tmp_path / "latest" / "report.json").read_text())
+    assert report.exit_code == 2
+    assert {one.name: one.outcome for one in report.hosts} == {
+        "well": "proved",
+        "away": "unreachable",
+        "cut": "unreachable",
+    }
+    for sentence in ("away: cannot be reached. Switch it on.", "cut: its answer broke off: exit 0."):
+        assert done.stdout.count(sentence) == 1, done.stdout[-4000:]

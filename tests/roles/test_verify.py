@@ -24,6 +24,12 @@ def plan() -> HostPlan:
     )
 
 
+def fronted() -> HostPlan:
+    lan = {"access": {"listen": "10.44.0.0/24", "api_key_env": "X"}}
+    model = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}}
+    return plan_host("gpu-1", settings.read([lan | model]), PROBE)
+
+
 def listening(*lines: str, ours: tuple[str, ...] = ()) -> Evidence:
     return Evidence({"listening": [f"LISTEN 0 128 {line}" for line in lines], "ours": list(ours), "end": []})
 
@@ -64,10 +70,15 @@ def test_a_boot_partition_is_small_and_no_trouble_until_no_kernel_fits() -> None
     assert sentence.startswith("/dev/vda1 (at /boot) has 0.05 GiB free")
 
 
-def test_an_expired_certificate_is_told() -> None:
-    lines = ["yes /etc/a.pem Jan 1 2030", "no /etc/b.pem Jan 1 2020"]
-    (sentence,) = health.certificates(Evidence({"certificates": lines}))
-    assert sentence.startswith("/etc/b.pem has expired (Jan 1 2020)")
+def test_an_expired_certificate_is_told_where_clients_see_it() -> None:
+    own, given = "/etc/bringup/gateway/own-certificate.pem", "/etc/bringup/gateway/given-certificate.pem"
+    there = Evidence({"certificates": [f"no {given} Jan 1 2019", f"no {own} Jan 1 2020"]})
+    plan = fronted().gateway
+    assert plan
+    (sentence,) = health.certificates(plan, there)
+    assert sentence.startswith(f"{own} has expired (Jan 1 2020)")
+    assert not list(health.certificates(dataclasses.replace(plan, certificate="none"), there))
+    assert not list(health.certificates(None, there))
 
 
 class TestGeneratingWithoutAServer:
@@ -131,15 +142,13 @@ class TestPorts:
         )
 
     def test_that_the_front_holds_are_its_own(self) -> None:
-        lan = {"access": {"listen": "10.44.0.0/24", "api_key_env": "X"}}
-        model = {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}}
-        fronted = plan_host("gpu-1", settings.read([lan | model]), PROBE)
-        (service,) = fronted.services
+        plan = fronted()
+        (service,) = plan.services
         line = f'{service.address}:8000 0.0.0.0:* users:(("nginx",pid=5,fd=6),("nginx",pid=4,fd=6))'
         seen = listening(line)
         known = Evidence({**seen.blocks, "processes bringup-gateway.service": ["4 0", "5 99"]})
-        assert list(health.strangers(fronted, known)) == []
-        (sentence,) = health.strangers(fronted, seen)
+        assert list(health.strangers(plan, known)) == []
+        (sentence,) = health.strangers(plan, seen)
         assert "together with bringup-gateway.service" in sentence
 
     def test_on_one_address_with_a_second_server_are_told(self, plan: HostPlan) -> None:

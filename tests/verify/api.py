@@ -1,25 +1,43 @@
 """A service's OpenAI-style API, used as any client uses it."""
 
+import ipaddress
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import openai
-import testinfra.host
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from openai.types.chat import ChatCompletionMessage
 from pydantic import SecretStr
 
 from plan.host import ServicePlan, literal
-from tests.verify.connection import is_jumped_to, port_of
+from plan.probe import Probe
+from tests.verify.connection import is_jumped_to, port_of, seen_as
+from tests.verify.fleet import Planned
 
 ANSWER_SECONDS = 300
 MOST_TOKENS = 32
 # What OpenAI-style clients send to a server that asks for no key.
 NO_KEY = SecretStr("EMPTY")
+
+
+def trusting(certificate: str) -> ssl.SSLContext:
+    """Trusts this one certificate, the first of a PEM text, whoever has signed it and whatever it names.
+
+    An operator's own authority is known to the clients, not to this machine; and a host is asked by its
+    address, which a certificate need not name.
+    """
+    (first, *_) = x509.load_pem_x509_certificates(certificate.encode())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=first.public_bytes(Encoding.DER))
+    return context
 
 
 @dataclass(frozen=True)
@@ -46,23 +64,17 @@ class Api:
 
     @classmethod
     @contextmanager
-    def of(
-        cls, service: ServicePlan, host: testinfra.host.Host, key: SecretStr | None, certificate: str | None
-    ) -> Iterator["Api"]:
-        """The planned address from here; loopback, and what is behind a jump host, through the connection.
-
-        `certificate`: the one that the host made for itself, as PEM; it alone is trusted then.
-        """
+    def of(cls, service: ServicePlan, planned: Planned, key: SecretStr | None) -> Iterator["Api"]:
+        """The planned address from here; loopback, and what is behind a jump host, through the connection."""
         given = key if key and service.needs_key else NO_KEY
-        trust: ssl.SSLContext | bool = True
-        if service.fronted:
-            trust = ssl.create_default_context(cadata=certificate) if certificate and service.tls else True
-            if not is_jumped_to(host):
-                yield cls(service.url, service.served_name, given, trust)
-                return
-        with port_of(host, service.address, service.port) as (address, port):
-            url = f"http{'s' if service.tls else ''}://{literal(address)}:{port}"
-            yield cls(url, service.served_name, given, trust, service.address)
+        trust = _trust(planned) if service.tls else True
+        scheme, there = "https" if service.tls else "http", asked_at(service, planned.probe)
+        if service.fronted and not is_jumped_to(planned.connection):
+            yield cls(f"{scheme}://{literal(there)}:{service.port}", service.served_name, given, trust)
+            return
+        with port_of(planned.connection, there, service.port) as (here, port):
+            url = f"{scheme}://{literal(here)}:{port}"
+            yield cls(url, service.served_name, given, trust, there)
 
     def get(self, path: str, key: SecretStr | None = None, method: str = "GET") -> httpx.Response:
         """The answer to a request for a path, without a key unless one is given.
@@ -131,6 +143,45 @@ class Api:
             )
             times = [time.monotonic() for chunk in stream if chunk.choices and chunk.choices[0].text]
         return Streamed(tuple(moment - started for moment in times))
+
+
+def monitored(service: ServicePlan, planned: Planned) -> set[str]:
+    """The paths of a service that the front opens to this machine, which is one of those that monitor it."""
+    gateway = planned.plan.gateway
+    if not gateway or not _among(gateway.monitoring, service, planned):
+        return set()
+    return {path for front in gateway.fronts if front.name == service.name for path in front.monitored}
+
+
+def is_shut_out(service: ServicePlan, planned: Planned) -> bool:
+    """Whether the front answers chosen addresses alone, of which this machine has none."""
+    clients = planned.plan.gateway.clients if planned.plan.gateway and service.fronted else ()
+    return bool(clients) and not _among(clients, service, planned)
+
+
+def _among(networks: Iterable[str], service: ServicePlan, planned: Planned) -> bool:
+    wanted = [ipaddress.ip_network(network, strict=False) for network in networks]
+    seen = seen_as(planned.connection, asked_at(service, planned.probe)) if wanted else set()
+    return any(ipaddress.ip_address(address) in network for address in seen for network in wanted)
+
+
+def asked_at(service: ServicePlan, probe: Probe) -> str:
+    """Where the service is asked: one of the host's own addresses, when it listens on all of them."""
+    listens = ipaddress.ip_address(service.address)
+    own = (one for one in probe.addresses if ipaddress.ip_address(one).version == listens.version)
+    return next(own, service.address) if listens.is_unspecified else service.address
+
+
+def _trust(planned: Planned) -> ssl.SSLContext | bool:
+    certificate, gateway = planned.certificate, planned.plan.gateway
+    if not certificate or not gateway:
+        return True
+    # one that the host made for itself is made out to every address
+    return (
+        trusting(certificate)
+        if gateway.certificate == "given"
+        else ssl.create_default_context(cadata=certificate)
+    )
 
 
 def _words(message: ChatCompletionMessage) -> str:

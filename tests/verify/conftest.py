@@ -28,11 +28,11 @@ from plan.model_plan import ModelPlan
 from plan.probe import InstalledEnvironment, Probe
 from plan.report import Figure
 from tests.verify import fleet, health
-from tests.verify.api import Api
+from tests.verify.api import Api, is_shut_out
 from tests.verify.cases import Case, cases
 from tests.verify.evidence import MODULES, Evidence
 from tests.verify.fleet import Planned, Subject
-from tests.verify.reporting import FIGURES, Reporting, case_of
+from tests.verify.reporting import FIGURES, SUBJECTS, Reporting, case_of
 
 # The order of a host's bring-up is the order of its proof.
 ROLES = (
@@ -51,7 +51,6 @@ ROLES = (
 )
 DEEP = "test_offline.py"
 HOSTS = pytest.StashKey[list[Host]]()
-SUBJECTS = pytest.StashKey[list[Subject]]()
 TOLD = pytest.StashKey[list[str]]()
 USAGE = "No inventory given: pytest tests/verify --inventory inventories/prod.py"
 
@@ -325,11 +324,11 @@ def api(serving: ServicePlan, planned: Planned, evidence: Evidence) -> Iterator[
     front = evidence.unit(FRONT).get("ActiveState") or "not there"
     if serving.fronted and front != "active":
         pytest.skip(f"{planned.plan.host}: {FRONT} is {front}")
-    if serving.tls and any(health.certificates(evidence)):
+    if any(health.certificates(planned.plan.gateway, evidence)):
         pytest.skip(f"{planned.plan.host}: the front's certificate is not valid")
-    own = planned.plan.gateway is not None and planned.plan.gateway.certificate == "own"
-    certificate = planned.probe.gateway.certificate if own else None
-    with Api.of(serving, planned.connection, planned.key, certificate) as opened:
+    if is_shut_out(serving, planned):
+        pytest.skip(f"{planned.plan.host}: this machine is not among access.clients")
+    with Api.of(serving, planned, planned.key) as opened:
         yield opened
 
 

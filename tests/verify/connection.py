@@ -7,9 +7,11 @@ can carry a port as well. testinfra's own `ssh://` and `paramiko://` addresses h
 """
 
 import functools
+import re
+import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +82,12 @@ class SshConnection(_AsPyinfra, ParamikoBackend):  # type: ignore[misc]
         assert connector.client
         return connector.client
 
+    @functools.cached_property
+    def peers(self) -> set[str]:
+        """Where the host sees this connection come from; where addresses are translated, it alone knows."""
+        _, said, _ = self.client.exec_command('echo "peer=$SSH_CONNECTION"')
+        return set(re.findall(r"peer=([\da-fA-F.:]+)", said.read().decode(errors="replace")))
+
 
 class LocalConnection(_AsPyinfra, LocalBackend):  # type: ignore[misc]
     """This machine: `@local`."""
@@ -145,6 +153,19 @@ def is_jumped_to(host: testinfra.host.Host) -> bool:
     if isinstance(connection, LocalConnection):
         return False
     return isinstance(connection.client.get_transport().sock, paramiko.Channel | paramiko.ProxyCommand)
+
+
+def seen_as(host: testinfra.host.Host, address: str) -> set[str]:
+    """The addresses by which a host may see requests of ours to one of its own: by the route, and by SSH."""
+    if is_jumped_to(host):
+        return {address}
+    seen = set(host.backend.peers) if isinstance(host.backend, SshConnection) else set()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as route, suppress(OSError):
+        # nothing is sent
+        route.connect((address, 9))
+        seen.add(str(route.getsockname()[0]))
+    return seen
 
 
 @contextmanager

@@ -41,6 +41,15 @@ class Planned:
     lock: str = ""
     # why it is no plan of the lock's, though there is one
     apart: str = ""
+    # as PEM, that of the settings
+    given_certificate: str | None = None
+
+    @property
+    def certificate(self) -> str | None:
+        """What the front shall show to its clients, as PEM: given by the operator, or made on the host."""
+        gateway = self.plan.gateway
+        kinds = {"given": self.given_certificate, "own": self.probe.gateway.certificate}
+        return kinds.get(gateway.certificate) if gateway else None
 
 
 @dataclass
@@ -113,6 +122,7 @@ def _plan(host: Host) -> Planned:
         settings_digest(wanted),
         locks.digest(host.name),
         apart,
+        secrets.certificate(wanted.access),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from plan.gateway import UNIT as FRONT
+from plan.gateway import GatewayPlan
 from plan.host import HostPlan
 from plan.probe import Probe
 from tests.verify.evidence import Evidence, Listener
@@ -44,10 +45,10 @@ def disks(probe: Probe) -> Iterator[str]:
         yield f"{device} (at {path}) has {free:.2f} GiB free. Make room: caches and logs need it."
 
 
-def certificates(evidence: Evidence) -> Iterator[str]:
-    """Certificates of the front that are not valid now."""
+def certificates(gateway: GatewayPlan | None, evidence: Evidence) -> Iterator[str]:
+    """The certificate that the front's clients see, when it is not valid now."""
     for valid, path, ends in evidence.certificates:
-        if not valid:
+        if gateway and path == gateway.certificate_file and not valid:
             yield f"{path} has expired ({ends}). Deploy again to renew it, or give a new one in the settings."
 
 

@@ -15,8 +15,11 @@ from plan.report import Check, Figure, HostReport, Problem, Report, described
 from tests.verify.cases import Case
 from tests.verify.fleet import Subject
 
+SUBJECTS = pytest.StashKey[list[Subject]]()
 FIGURES = pytest.StashKey[list[Figure]]()
 COULD_NOT_CHECK = 2
+# The check that tells of a host of which nothing is known.
+REACHED = "host is reached and has a plan"
 FIX = "Deploy again, and look at the host where that does not mend it."
 
 
@@ -45,6 +48,8 @@ class Reporting:
         self.checks: dict[str, list[Check]] = {}
         self.problems: dict[str, list[Problem]] = {}
         self.figures: dict[str, list[Figure]] = {}
+        self.unchecked: list[str] = []
+        self.exit_code = 0
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -81,18 +86,36 @@ class Reporting:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """0: all is as planned; 1: something is not; 2: nothing known to be wrong, but not all was seen."""
+        self.exit_code = int(exitstatus)
         if session.config.option.collectonly:
             return
+        self._tell_unchecked(session.config.stash.get(SUBJECTS, []))
         failed = [subject for name, subject in self.subjects.items() if self.problems.get(name)]
-        unseen = exitstatus == pytest.ExitCode.TESTS_FAILED and failed and all(map(_unseen, failed))
-        if unseen or exitstatus in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERNAL_ERROR):
-            session.exitstatus = COULD_NOT_CHECK
+        code = pytest.ExitCode
+        if failed and exitstatus in (code.OK, code.TESTS_FAILED, code.NO_TESTS_COLLECTED):
+            self.exit_code = COULD_NOT_CHECK if all(map(_unseen, failed)) else code.TESTS_FAILED
+        elif exitstatus in (code.NO_TESTS_COLLECTED, code.INTERNAL_ERROR):
+            self.exit_code = COULD_NOT_CHECK
+        session.exitstatus = self.exit_code
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-        if not self.checks:
+    def _tell_unchecked(self, subjects: list[Subject]) -> None:
+        """Hosts of which nothing is known, where `-k` or a file's name left out the check that tells so."""
+        for subject in subjects:
+            words = subject.problem or subject.lost
+            if words and REACHED not in {check.name for check in self.checks.get(subject.name, [])}:
+                self.subjects[subject.name] = subject
+                self.problems.setdefault(subject.name, []).extend(_problems(words, REACHED))
+                self.unchecked.append(words)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.unchecked:
+            terminalreporter.section("hosts that were not checked")
+            for words in self.unchecked:
+                terminalreporter.write_line(words)
+        if not self.subjects:
             return
         try:
-            page = report_files.write(self.report(int(exitstatus)))
+            page = report_files.write(self.report(self.exit_code))
         except OSError as error:
             terminalreporter.write_line(f"The report could not be written: {error}.")
         else:
@@ -120,7 +143,7 @@ class Reporting:
             name=subject.name,
             outcome=outcome,
             problems=tuple(dict.fromkeys(problems)),
-            checks=tuple(self.checks[subject.name]),
+            checks=tuple(self.checks.get(subject.name, [])),
             figures=tuple(self.figures.get(subject.name, [])),
             **described(planned.plan if planned else None, planned.probe if planned else None),
         )

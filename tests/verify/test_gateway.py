@@ -10,7 +10,7 @@ from plan.gateway import GatewayPlan
 from plan.host import ServicePlan
 from plan.probe import Probe
 from roles.gateway import deploy as role
-from tests.verify.api import Api
+from tests.verify.api import Api, monitored
 from tests.verify.evidence import Evidence
 from tests.verify.files import difference
 from tests.verify.fleet import Planned
@@ -37,6 +37,9 @@ def test_front_runs_as_planned(
     ]
     assert not opened, f"{wrong}, and {', '.join(opened)} answers without a key. Deploy again at once."
     assert not wrong, wrong
+    assert not probe.gateway.unloaded, (
+        f"{planning.UNIT} goes by what was there before its files were written. Deploy again at once."
+    )
     unit = evidence.unit(planning.UNIT)
     found = (unit.get("UnitFileState"), unit.get("ActiveState"), unit.get("SubState"))
     assert found == ("enabled", "active", "running"), f"{planning.UNIT} is {', '.join(map(str, found))}"
@@ -63,10 +66,11 @@ def test_front_refuses_who_has_no_key(
 
 
 def test_front_forwards_listed_routes_alone(
-    guarded_service: ServicePlan, serving: ServicePlan, api: Api
+    guarded_service: ServicePlan, serving: ServicePlan, planned: Planned, api: Api
 ) -> None:
     assert guarded_service == serving
-    for path in ("/metrics", "/health", "/docs", "/v1/load_lora_adapter", "/api/pull"):
+    listed = monitored(serving, planned)
+    for path in {"/metrics", "/health", "/docs", "/v1/load_lora_adapter", "/api/pull"} - listed:
         assert _status(api, path, key=api.key) == 404, f"{path} of {serving.name} is open"
 
 
@@ -75,7 +79,7 @@ def _lets_in(service: ServicePlan, planned: Planned, evidence: Evidence) -> bool
     running = evidence.unit(service.unit).get("ActiveState") == "active"
     if not (service.needs_key and running and evidence.listening(planning.UNIT)):
         return False
-    with Api.of(service, planned.connection, None, planned.probe.gateway.certificate) as api:
+    with Api.of(service, planned, None) as api:
         try:
             return api.get("/v1/models").status_code == 200
         except httpx.HTTPError:

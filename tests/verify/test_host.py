@@ -75,8 +75,7 @@ def test_disks_have_room(plan: HostPlan, probe: Probe) -> None:
 
 
 def test_certificates_are_valid(plan: HostPlan, evidence: Evidence) -> None:
-    assert plan
-    _none(health.certificates(evidence))
+    _none(health.certificates(plan.gateway, evidence))
 
 
 def test_ports_are_those_of_the_plan(plan: HostPlan, case: Case, evidence: Evidence) -> None:
