@@ -14,12 +14,18 @@ def main() -> None:
     patch_all()
     from pyinfra.api.state import State
     from pyinfra.context import ctx_state
+    from pyinfra_cli.exceptions import CliError  # type: ignore[import-untyped]
     from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
 
+    from ops import inventories
     from plan import settings
 
+    inventories.refuse_mistakes(sys.argv[1])
     ctx_state.set(State())
-    inventory = make_inventory(sys.argv[1])
+    try:
+        inventory = make_inventory(sys.argv[1])
+    except CliError as error:
+        raise SystemExit(str(error)) from None
     found = {}
     for host in inventory:
         layers = [
