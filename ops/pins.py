@@ -18,7 +18,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 
 from ops.remote import Remote
-from plan import places, sources
+from plan import places, sources, web
 from plan.errors import PlanError
 from plan.models_host import Pin, Pins, installed_pin, wanted
 from plan.places import COMMIT, Place
@@ -137,13 +137,10 @@ def _ask(place: Place, model: str, revision: str, tokens: Tokens) -> Answer:
     word = ""
     for attempt in range(TRIES):
         try:
-            response = httpx.get(
-                places.question(place, model, revision),
-                headers=tokens.headers(place.kind),
-                timeout=TIMEOUT_SECONDS,
-                follow_redirects=True,
-            )
-        except httpx.HTTPError as error:
+            with web.client(timeout=TIMEOUT_SECONDS) as client:
+                question = places.question(place, model, revision)
+                response = client.get(question, headers=tokens.headers(place.kind))
+        except (httpx.HTTPError, PlanError) as error:
             return Answer(word=f"cannot be reached ({str(error) or type(error).__name__})", silent=True)
         if response.status_code not in PASSING:
             return _judged(place, response.status_code, response.text)

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlparse
 
 import httpx
 
+from plan import web
 from plan.bundle import File
 from plan.bundle_addresses import Found
 from plan.errors import PlanError
@@ -27,14 +28,10 @@ Heard = Callable[[int], None]
 
 def sizes(found: Iterable[Found]) -> dict[str, int | None]:
     """Path -> bytes, as the lock says or else the source; None where neither does."""
-    with _client() as client, ThreadPoolExecutor(_AT_ONCE * 4) as pool:
+    with web.client(timeout=_TIMEOUT_SECONDS) as client, ThreadPoolExecutor(_AT_ONCE * 4) as pool:
         files = list(found)
         found_sizes = pool.map(lambda one: _size(client, one), files)
         return dict(zip((one.file.path for one in files), found_sizes, strict=True))
-
-
-def _client() -> httpx.Client:
-    return httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=True)
 
 
 def _size(client: httpx.Client, found: Found) -> int | None:
@@ -70,7 +67,7 @@ class _Work:
     def __init__(self, root: Path, heard: Heard) -> None:
         self.root = root
         self.heard = heard
-        self.client = _client()
+        self.client = web.client(timeout=_TIMEOUT_SECONDS)
         self.hashes: dict[str, str] = {}
         # sha256 -> a file with that content, and who brings it
         self._by_hash: dict[str, Path] = {}

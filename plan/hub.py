@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from plan import checkpoint, places
+from plan import checkpoint, places, web
 from plan.errors import PlanError
 from plan.models import ModelFacts
 from plan.places import Place
@@ -44,7 +44,7 @@ class Hub:
         self._place = Place("modelscope", place.rstrip("/")) if isinstance(place, str) else place
         self._kind, self._endpoint = self._place.kind, self._place.address
         self._revision, self._headers_sent = revision, dict(headers or {})
-        self._client = httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=True)
+        self._client = web.client(timeout=_TIMEOUT_SECONDS)
 
     def __enter__(self) -> "Hub":
         return self

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import httpx
 
+from plan import web
 from plan.errors import PlanError
 from plan.lock import Tag
 
@@ -43,9 +44,7 @@ def listed(name: str, proxy: str | None = None, transport: httpx.BaseTransport |
     """
     address = url(name)
     try:
-        with httpx.Client(
-            proxy=proxy, transport=transport, timeout=TIMEOUT_SECONDS, follow_redirects=True
-        ) as client:
+        with web.client(proxy=proxy, transport=transport, timeout=TIMEOUT_SECONDS) as client:
             answer = client.get(address, headers={"Accept": ACCEPT})
     except httpx.HTTPError as error:
         raise PlanError(

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from plan import bundle, bundle_fetch, lock, ollama_registry
+from plan import bundle, lock, ollama_registry, web
 from plan.__main__ import main
 from plan.lock import Host, Lock
 from tests.lab.hubs.ollama import registry
@@ -43,7 +43,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     with bundles.served(tmp_path) as made:
         registry.write(made.root)
         monkeypatch.setattr(
-            bundle_fetch, "_client", lambda: httpx.Client(transport=Elsewhere(made.url), timeout=60)
+            web, "client", lambda **given: httpx.Client(**{"transport": Elsewhere(made.url), **given})
         )
         tag = ollama_registry.listed(SMALL, transport=Elsewhere(made.url))
         held = Lock(
