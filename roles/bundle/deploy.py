@@ -1,5 +1,6 @@
 """A bundle: checked, file by file, before anything on a host is changed; served to the others where asked."""
 
+import hashlib
 import shlex
 
 from pyinfra.context import host
@@ -127,5 +128,6 @@ systemctl --quiet unmask --runtime nginx.service"""
 
 def _server_files(server: BundleServer) -> list[files.File]:
     configuration = render("bundle/nginx.conf.j2", server=server)
-    unit = render(f"bundle/{SERVER_UNIT}.j2", server=server, configuration=CONFIGURATION)
+    digest = hashlib.sha256(configuration.encode()).hexdigest()[:12]
+    unit = render(f"bundle/{SERVER_UNIT}.j2", server=server, configuration=CONFIGURATION, digest=digest)
     return [files.File(CONFIGURATION, configuration), files.File(SERVER_UNIT_FILE, unit)]

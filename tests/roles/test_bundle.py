@@ -17,7 +17,7 @@ import pytest
 
 from ops.render import render
 from plan import bundle, bundled, lock, locking, settings
-from plan.bundle_plan import SERVER_UNIT_FILE, STAGED
+from plan.bundle_plan import SERVER_UNIT_FILE, STAGED, BundleServer
 from plan.decide import plan_host
 from plan.host import HostPlan
 from plan.lock import Lock, Package, Packages
@@ -193,6 +193,14 @@ class TestServing:
         ]
         assert "http://10.1.0.9:9280" in start
         assert SERVER_UNIT_FILE not in run.files("other")
+
+    def test_another_client_is_another_unit_so_that_a_cut_run_leaves_no_server_of_before(self) -> None:
+        from roles.bundle.deploy import _server_files
+
+        clients = [("10.1.0.10",), ("10.1.0.10", "10.1.0.11")]
+        units = [_server_files(BundleServer("/media/bundle", "10.1.0.9", 9280, each))[1] for each in clients]
+        assert units[0].path == SERVER_UNIT_FILE
+        assert units[0].text != units[1].text
 
     def test_a_host_that_is_reached_elsewhere_is_refused(self) -> None:
         run = deploy(FakeHost("gpu", GPU, self.DATA | {"ssh_hostname": "10.9.9.9"}), lock=TEXT)
