@@ -34,7 +34,8 @@ PackageFile = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 Day = Annotated[str, StringConstraints(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]$")]
 PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9.+_-]{0,100}$")]
 PackageVersion = Annotated[str, StringConstraints(pattern=r"^[0-9][A-Za-z0-9.+:~_^-]{0,100}$")]
-Word = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{0,400}$")]
+WORD_SIGNS = 400
+Word = Annotated[str, StringConstraints(pattern=rf"^[^\x00-\x1f]{{0,{WORD_SIGNS}}}$")]
 
 
 class Wheel(Section):

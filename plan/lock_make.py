@@ -1,6 +1,7 @@
 """Makes the lock of an inventory from what its hosts are: one closure for each distinct stack."""
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -10,7 +11,8 @@ from plan.decide import package_manager
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan, HostPlan
 from plan.hub import TokenError
-from plan.lock import Archive, Driver, Host, Installer, Lock, Model, Packages, Stack, Tag, Uv
+from plan.lock import WORD_SIGNS, Archive, Driver, Host, Lock, Model, Packages, Stack, Tag
+from plan.lock_wish import Wish
 from plan.places import COMMIT
 from plan.probe import Probe
 from plan.seen import Seen
@@ -48,30 +50,6 @@ class Made:
     lock: Lock
     notes: tuple[str, ...]
     problems: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Wish:
-    """A host with its plan.
-
-    Attributes:
-        instead_of: newer choices that had no closure, and why.
-        kept: what its stack is called in the old lock, when it stays at that.
-    """
-
-    seen: Seen
-    settings: Settings
-    plan: HostPlan
-    platform: str
-    instead_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    kept: str | None = None
-
-    @property
-    def stack(self) -> str | None:
-        """What its stack is called."""
-        if self.kept or self.plan.environment is None:
-            return self.kept
-        return locking.stack_name(self.plan.environment, self.platform)
 
 
 def make(
@@ -130,7 +108,7 @@ class _Work:
         self.resolver = resolver
         self.as_of = as_of
         self.today = today
-        self.wishes: dict[str, _Wish] = {}
+        self.wishes: dict[str, Wish] = {}
         self.stacks: dict[str, Stack] = {}
         self.failures: dict[str, str] = {}
         self.notes: list[str] = []
@@ -142,11 +120,11 @@ class _Work:
         try:
             wanted, probe = lock_upgrades.asked(seen.settings(), self.upgrades), seen.parsed()
             wish = self._kept(seen, wanted, probe)
-            self.wishes[seen.host] = wish or _Wish(seen, wanted, seen.plan(wanted), locking.platform(probe))
+            self.wishes[seen.host] = wish or Wish(seen, wanted, seen.plan(wanted), locking.platform(probe))
         except PlanError as error:
             self._refuse(seen.host, error.sentences)
 
-    def _kept(self, seen: Seen, wanted: Settings, probe: Probe) -> _Wish | None:
+    def _kept(self, seen: Seen, wanted: Settings, probe: Probe) -> Wish | None:
         entry = self.old.hosts.get(seen.host) if self.old else None
         if self.old is None or entry is None:
             return None
@@ -160,7 +138,7 @@ class _Work:
         if kept is None:
             return None
         before = self.old.stack[entry.stack].instead_of if entry.stack else {}
-        return _Wish(seen, wanted, kept, locking.platform(probe), before, entry.stack)
+        return Wish(seen, wanted, kept, locking.platform(probe), before, entry.stack)
 
     def _of_the_day(self, stack: Stack) -> bool:
         """Whether the stack stays as far as the day is concerned."""
@@ -170,7 +148,7 @@ class _Work:
         entry = self.old.hosts.get(host) if self.old else None
         return self.old.stack[entry.stack] if self.old and entry and entry.stack else None
 
-    def _with_vllm(self, wish: _Wish, version: str, instead_of: Mapping[str, str]) -> _Wish | None:
+    def _with_vllm(self, wish: Wish, version: str, instead_of: Mapping[str, str]) -> Wish | None:
         try:
             plan = wish.seen.plan(locking.with_vllm(wish.settings, version))
         except PlanError:
@@ -194,7 +172,7 @@ class _Work:
                 wish.seen.host, [f"lock: no closure within {_TRIES} vLLM releases. Pin `vllm`. First: {why}"]
             )
 
-    def _resolve_stack(self, wish: _Wish) -> None:
+    def _resolve_stack(self, wish: Wish) -> None:
         name, environment = wish.stack, wish.plan.environment
         assert name and environment
         if name in self.stacks or name in self.failures:
@@ -208,26 +186,28 @@ class _Work:
         try:
             wheels = self.resolver(environment, wish.platform, preferred, self.distributions, self.as_of)
         except uv.UnresolvableError as error:
-            self.failures[name] = " ".join(error.sentences)
+            self.failures[name] = textwrap.shorten(" ".join(error.sentences), WORD_SIGNS, placeholder="...")
             return
         if there and before:
             # of what does not move, the files that may be it stay too
             wheels = {one: there.wheels.get(one, files) for one, files in wheels.items()}
-        made = _stack(environment, wish, wheels, self.distributions)
+        made = wish.resolved(wheels, self.distributions)
         same = there and made == there.model_copy(update={"made_by": made.made_by, "resolved": None})
         self.stacks[name] = (
             there if there and same else made.model_copy(update={"resolved": self.as_of or self.today})
         )
 
-    def _older(self, wish: _Wish) -> _Wish | None:
+    def _older(self, wish: Wish) -> Wish | None:
         """The same host with the next older vLLM that it can be planned with."""
-        refused, why = _vllm(wish), self.failures[str(wish.stack)]
+        refused, why = wish.vllm, self.failures[str(wish.stack)]
         pinned = any(service.vllm for service in wish.settings.serve.values())
         reasons = {**wish.instead_of, refused: why}
         if refused and not pinned and not wish.kept:
             releases = list(compat.vllms())
             release = refused.split()[1].partition("+")[0]
             for version in releases[releases.index(release) + 1 :]:
+                if self.as_of and compat.vllms()[version].released > self.as_of:
+                    continue
                 older = self._with_vllm(wish, version, reasons)
                 if older and older.stack not in self.failures:
                     self.wishes[wish.seen.host] = older
@@ -293,7 +273,7 @@ class _Work:
                 self.notes.append(f"{seen.host}: not in the lock: {' '.join(error.sentences)}")
         return name if name in known else None
 
-    def _driver(self, wish: _Wish, known: dict[str, Driver], packages: dict[str, Packages]) -> str | None:
+    def _driver(self, wish: Wish, known: dict[str, Driver], packages: dict[str, Packages]) -> str | None:
         """The name of a host's driver: that of the old lock while it fits, or as the host says."""
         plan, probe = wish.plan.driver, wish.seen.parsed()
         entry = self.old.hosts.get(wish.seen.host) if self.old else None
@@ -314,7 +294,7 @@ class _Work:
             self.notes.append(f"{wish.seen.host}: the driver is in the lock without its packages: {why}")
         return name
 
-    def _models(self, wish: _Wish, models: dict[str, Model], model: Lister) -> list[str]:
+    def _models(self, wish: Wish, models: dict[str, Model], model: Lister) -> list[str]:
         plan = wish.plan
         names = locking.models(plan)
         for name in names:
@@ -360,7 +340,7 @@ class _Work:
     def _notes(self) -> Iterator[str]:
         yield from self.notes
         yield from dict.fromkeys(
-            f"{_vllm(wish)} instead of {refused}, which cannot be resolved: {why}"
+            f"{wish.vllm} instead of {refused}, which cannot be resolved: {why}"
             for wish in self.wishes.values()
             for refused, why in wish.instead_of.items()
         )
@@ -373,28 +353,3 @@ def _unpinned(plan: HostPlan) -> HostPlan:
         for model in plan.models
     )
     return dataclasses.replace(plan, models=models)
-
-
-def _vllm(wish: _Wish) -> str:
-    """`vllm VERSION` of a plan; empty when it has none."""
-    pins = wish.plan.environment.pins if wish.plan.environment else {}
-    version = pins.get("vllm", {}).get("vllm")
-    return f"vllm {version}" if version else ""
-
-
-def _stack(environment: EnvironmentPlan, wish: _Wish, wheels: uv.Closure, upgrades: Iterable[str]) -> Stack:
-    urls = environment.installer_urls
-    moved = lock_upgrades.versions(upgrades)
-    return Stack(
-        made_by=f"uv {uv.version()} pip compile; installer and conda packages of plan/conda.toml "
-        "or the settings; uv of plan/tools.toml",
-        python=environment.python,
-        platform=wish.platform,
-        instead_of=dict(wish.instead_of),
-        installer=Installer(url=urls[-1], sha256=environment.installer_sha256),
-        uv=Uv(version=environment.uv.version, sha256=list(environment.uv.sha256)),
-        pins={part: dict(pins) for part, pins in environment.pins.items()},
-        constraints={name: moved.get(name) or pin for name, pin in environment.constraints.items()},
-        conda=locking.conda_entries(environment),
-        wheels=wheels,
-    )

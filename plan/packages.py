@@ -25,3 +25,9 @@ def modelscope() -> str:
     """The version of the ModelScope client, the same whatever vLLM is."""
     version: str = tables.read("tools")["modelscope"]["version"]
     return version
+
+
+def modelscope_parts() -> tuple[tuple[str, ...], str]:
+    """The distributions that the ModelScope client is made of, and the day on which they were tried."""
+    row = tables.read("tools")["modelscope"]
+    return tuple(row["parts"]), row["tried"]

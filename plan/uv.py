@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import tomli
 from pydantic import ValidationError
 
-from plan import project
+from plan import packages, project
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan
 from plan.lock import Wheel
@@ -52,7 +52,7 @@ def closure(
         preferred: distribution -> the version to stay at while it fits.
         upgrades: distributions to take the newest of instead, or `NAME==VERSION`.
         as_of: the day after which nothing counts as published, UTC; what has an index of its own is exempt,
-            because it is pinned, and such indexes say no days.
+            because it is pinned, and such indexes say no days; so is the ModelScope client, up to its own.
 
     Raises:
         UnresolvableError: there is none, or an index says no sha256 of a wheel.
@@ -68,7 +68,7 @@ def closure(
         options += _until(as_of, environment) if as_of else []
         done = _run(scratch, environment, platform, options)
         if done.returncode:
-            raise UnresolvableError([sentence(done.stderr), *_too_new(done.stderr, as_of)])
+            raise UnresolvableError([*_too_new(done.stderr, as_of), sentence(done.stderr)])
         return _wheels(tomli.loads((scratch / "pylock.toml").read_text()))
 
 
@@ -81,15 +81,25 @@ def _constraints(environment: EnvironmentPlan, moved: Mapping[str, str]) -> str:
 
 def _until(day: str, environment: EnvironmentPlan) -> list[str]:
     end = date.fromisoformat(day) + timedelta(days=1)
-    exempt = [word for name in environment.only_from for word in ("--exclude-newer-package", f"{name}=false")]
-    return ["--exclude-newer", f"{end.isoformat()}T00:00:00Z", *exempt]
+    bounds = dict.fromkeys(environment.only_from, "false")
+    # the client that brings models is bringup's own, whatever the age of the server
+    parts, tried = packages.modelscope_parts()
+    bounds |= dict.fromkeys(parts, _midnight(max(end, date.fromisoformat(tried) + timedelta(days=1))))
+    exempt = [word for each in bounds.items() for word in ("--exclude-newer-package", "=".join(each))]
+    return ["--exclude-newer", _midnight(end), *exempt]
+
+
+def _midnight(day: date) -> str:
+    return f"{day.isoformat()}T00:00:00Z"
 
 
 def _too_new(words: str, as_of: str | None) -> Iterator[str]:
     """What the day left out, in sentences."""
     if as_of is None:
         return
-    hints = re.findall(r"`(\S+)` was filtered by `exclude-newer`([^`]*)", re.sub(r"\s+", " ", words))
+    hints = re.findall(
+        r"`(\S+)` was filtered by `exclude-newer(?:-package)?`([^`]*)", re.sub(r"\s+", " ", words)
+    )
     for name, rest in hints:
         came = re.search(r"v([^\s,]+),(?: was)? published at ([0-9-]{10})", rest)
         if came:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from plan import compat, lock, lock_diff, lock_make, locking, settings
+from plan import compat, lock, lock_diff, lock_make, locking, settings, uv
 from plan.__main__ import main
 from plan.errors import PlanError, SettingsError
-from plan.host import HostPlan
+from plan.host import EnvironmentPlan, HostPlan
 from plan.lock import Lock
 from plan.seen import Seen
 from tests.plan import locks, wheel_index
@@ -179,6 +179,20 @@ def releases_of(seen: Seen, vllm: str | None = None) -> dict[str, list[str]]:
 class TestUv:
     """With uv itself, against an index of wheels that hold nothing but their metadata."""
 
+    def test_a_long_reason_is_cut_to_what_a_lock_takes(self) -> None:
+        tried: list[str] = []
+
+        def resolver(environment: EnvironmentPlan, *given: Any, **named: Any) -> uv.Closure:
+            if not tried:
+                tried.append("the newest")
+                raise uv.UnresolvableError(["It is too new.", "Because of this and of that, " * 20])
+            return closure(environment, *given, **named)
+
+        made = lock_make.make([GPU_1], None, resolver=resolver)
+        (stack,) = made.lock.stack.values()
+        (why,) = stack.instead_of.values()
+        assert why.startswith("It is too new. Because") and len(why) <= lock.WORD_SIGNS
+
     def test_the_next_vllm_is_taken_when_the_newest_needs_what_is_not_published(
         self, index: tuple[Path, str]
     ) -> None:
@@ -252,6 +266,26 @@ class TestUv:
         later = lock_make.make([seen], first, model=listed, as_of="2026-05-01").lock
         assert list(lock_diff.lines(first, later)) == ["gpu-1:", "  package certifi 1.0 becomes 2.0"]
 
+    def test_as_of_a_day_long_gone_takes_its_vllm_with_the_client_of_today(
+        self, index: tuple[Path, str]
+    ) -> None:
+        """The client that brings models came out later, in two parts; ten releases of vLLM did, too."""
+        folder, url = index
+        seen = dataclasses.replace(GPU_1, data=ONE | {"sources": {"wheels": url}})
+        of_the_day = next(row for row in compat.vllms().values() if row.released <= "2026-03-31")
+        pins = releases_of(seen, of_the_day.version)
+        client = next(name for name in pins if name.startswith("modelscope=="))
+        wheel_index.publish(folder, {name: [] for name in pins if name != client}, "2026-03-31T12:00:00Z")
+        wheel_index.publish(folder, {client: ["modelscope-hub>=0.4.6"]}, "2026-10-09T00:00:00Z")
+        wheel_index.publish(folder, {"modelscope-hub==0.5.1": []}, "2026-10-26T00:00:00Z")
+        wheel_index.publish(folder, {"modelscope-hub==0.6.0": []}, "2026-12-24T00:00:00Z")
+        made = lock_make.make([seen], None, model=listed, as_of="2026-03-31")
+        assert not made.problems
+        (stack,) = made.lock.stack.values()
+        assert stack.versions["vllm"] == of_the_day.version
+        # one of after its trial is none that was tried
+        assert stack.versions["modelscope-hub"] == "0.5.1"
+
     def test_as_of_a_day_before_the_newest_vllm_the_one_before_is_taken(
         self, index: tuple[Path, str]
     ) -> None:
@@ -262,11 +296,11 @@ class TestUv:
         wheel_index.publish(folder, before, "2026-03-01T00:00:00Z")
         newer = {release: now[release] for release in now if release not in before}
         wheel_index.publish(folder, newer, "2026-11-02T00:00:00Z")
-        made = lock_make.make([seen], None, model=listed, as_of="2026-10-01")
+        made = lock_make.make([seen], None, model=listed, as_of="2026-10-10")
         assert not made.problems
         (note,) = made.notes
         assert note.startswith(f"vllm {next_one} instead of vllm {newest}, which cannot be resolved: ")
-        assert " came on 2026-11-02, after 2026-10-01." in note
+        assert " came on 2026-11-02, after 2026-10-10." in note
 
     def test_as_of_a_day_that_the_index_cannot_tell_is_refused(self, index: tuple[Path, str]) -> None:
         folder, url = index
