@@ -150,14 +150,17 @@ def hold_to(staging: Path, files: dict[str, dict], commit: str) -> None:
     marker.write_text(commit)
 
 
-def sweep(staging: Path, files: dict[str, dict], verified: set[str]) -> None:
-    """Keeps of earlier downloads what is verified, and the beginnings of the rest."""
+def sweep(staging: Path, files: dict[str, dict], verified: set[str], in_place: bool) -> None:
+    """Keeps of earlier downloads what is verified, and the beginnings of the rest.
+
+    `in_place`: whether what is cut may go on under its own name, as an upload and an exchange do.
+    """
     keep = {MARKER, *verified}
     for path in set(files) - verified:
         target = staging / path
-        keep |= {f"{path}.incomplete", f"{path}.aria2"}
-        if target.exists() and target.stat().st_size < files[path]["size"]:
-            keep.add(path)
+        keep.add(f"{path}.incomplete")
+        if in_place and target.exists() and target.stat().st_size < files[path]["size"]:
+            keep |= {path, f"{path}.aria2"}
     keep_only(staging, keep)
 
 

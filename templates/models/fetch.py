@@ -45,11 +45,12 @@ def main(job: dict) -> None:
         say(f"{path} is not as it was verified and is fetched anew")
     disk.hold_to(staging, files, job["commit"])
     progress = Progress(staging, files)
-    disk.sweep(staging, files, progress.verified)
+    job["share"] = json.loads(os.environ.get("BRINGUP_SHARE", "null"))
+    uploaded = job["pinned_by"].startswith("operator:")
+    disk.sweep(staging, files, progress.verified, in_place=uploaded or bool(job["share"]))
     check_space(staging, files)
     progress.start()
     missing = set(files) - progress.verified
-    job["share"] = json.loads(os.environ.get("BRINGUP_SHARE", "null"))
     if job["share"]:
         missing = share.run(
             job, files, missing, progress, lambda wanted: fetch(job, name, files, wanted, progress)

@@ -30,7 +30,7 @@ LARGE = 17 << 20
 def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The download's modules, as they import one another on a host."""
     monkeypatch.syspath_prepend(str(TEMPLATES / "models"))
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in ("disk", "fetch", "places")})
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in NAMES})
     for name in NAMES:
         sys.modules.pop(name, None)
 
@@ -104,12 +104,14 @@ def test_what_is_no_part_of_the_model_any_more_is_no_progress(
     programs: Any, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = os.urandom(2 << 20)
-    commit = source.has({WEIGHTS: content}, "a" * 40)
+    commit = source.has({WEIGHTS: content, "cut.safetensors": content}, "a" * 40)
+    # as an aria2 that was killed leaves it
+    (source.staging / "cut.safetensors").write_bytes(content[: 1 << 20])
     (source.staging / "of-another-commit.safetensors").write_bytes(content)
     (source.staging / WEIGHTS).write_bytes(b"x" * len(content))
     beginning = source.staging / f"{WEIGHTS}.incomplete"
     beginning.write_bytes(content[: 1 << 20])
-    room = programs.fetch.RESERVE_BYTES + (1 << 19)
+    room = programs.fetch.RESERVE_BYTES + (5 << 19)
     monkeypatch.setattr(programs.disk, "free", lambda _: room)
     with pytest.raises(SystemExit, match="Make room there"):
         programs.fetch.main(source.job(commit))
@@ -163,6 +165,17 @@ def a_free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+@pytest.mark.skipif(not shutil.which("aria2c"), reason="needs aria2")
+def test_an_aria2_that_died_ends_no_download(programs: Any, tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS).write_bytes(b"1")
+    swarm = programs.swarm.Swarm("127.0.0.1", a_free_port(), 2)
+    swarm.stop()
+    swarm.seed(
+        WEIGHTS, tmp_path / WEIGHTS, programs.swarm.torrent_of(tmp_path / WEIGHTS, "http://127.0.0.1:1")
+    )
+    assert swarm.finished() == []
 
 
 @pytest.mark.parametrize(("read", "code"), [(80 << 20, 0), (1 << 20, -9)], ids=["hashes", "asks again"])
