@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 
 from meeting import Meeting
@@ -215,7 +216,8 @@ class Member:
         try:
             with _direct.open(urllib.request.Request(url, data), timeout=5) as answer:
                 return answer.read()
-        except OSError:
+        # the latter where it ends in mid-sentence
+        except (OSError, HTTPException):
             return None
 
     def linger(self) -> None:

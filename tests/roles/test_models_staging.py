@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,6 +177,21 @@ def test_an_aria2_that_died_ends_no_download(programs: Any, tmp_path: Path) -> N
         WEIGHTS, tmp_path / WEIGHTS, programs.swarm.torrent_of(tmp_path / WEIGHTS, "http://127.0.0.1:1")
     )
     assert swarm.finished() == []
+
+
+def test_a_meeting_point_that_dies_in_mid_sentence_has_said_nothing(programs: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\n{")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        member = programs.share.Member.__new__(programs.share.Member)
+        member.me, member.seeds, member.port = "127.0.0.2", ["127.0.0.1"], server.getsockname()[1]
+        assert member.ask({}) is None
 
 
 @pytest.mark.parametrize(("read", "code"), [(80 << 20, 0), (1 << 20, -9)], ids=["hashes", "asks again"])
