@@ -126,6 +126,17 @@ def clear(seen: Mapping[str, Unit]) -> Generator[str, None, None]:
 
 
 @operation()
+def stop(names: Iterable[str], seen: Mapping[str, Unit]) -> Generator[str, None, None]:
+    """Stops tasks that a run which was cut left at work, and that nobody waits for any more."""
+    running = [unit(name) for name in names if unit(name) in seen and seen[unit(name)].sub == "running"]
+    if not running:
+        host.noop("no such task is at work")
+        return
+    # one that has ended since is unknown to systemd by now
+    yield f"systemctl stop {shlex.join(running)} 2>/dev/null || true"
+
+
+@operation()
 def run(task: Task, needed: Callable[[], bool] | bool = True) -> Generator[PyinfraCommand, None, None]:
     """Starts a task and waits for it."""
     if not (needed() if callable(needed) else needed):

@@ -375,8 +375,8 @@ def _room(plan: HostPlan, stack: Decision, decisions: Mapping[str, Decision], pr
         for service in plan.engines
         if not isinstance(service.model, TagPlan) and not service.model.there(probe)
     }
-    fits = (decisions[name].memory for name in missing.values())
-    needed = sum(fit.disk_gib for fit in fits if fit)
+    fits = ((model, decisions[name].memory) for model, name in missing.items())
+    needed = sum(max(0.0, fit.disk_gib - model.begun_gib(probe)) for model, fit in fits if fit)
     if opt.free_gib < environment:
         yield (
             f"disk: /opt has {opt.free_gib:.1f} GiB free, the environment needs {environment:.0f}. "

@@ -56,6 +56,15 @@ class ModelPlan:
         files = (installed.manifest.get("include", []), installed.manifest.get("exclude", []))
         return files == (list(self.include), list(self.exclude))
 
+    def begun_gib(self, probe: Probe) -> float:
+        """How much of it need not come at best; the download itself looks once it has the list of its files.
+
+        One that was cut goes on with what it has, and files that a commit shares with another are linked.
+        """
+        commits = [there for path, there in probe.models.items() if path.rpartition("/")[0] == self.parent]
+        largest = max((sum(size for size, _ in there.files.values()) for there in commits), default=0)
+        return max(probe.model_parts.get(self.staging, 0.0), largest / 2**30)
+
 
 @dataclass(frozen=True)
 class DownloadPlan:

@@ -149,6 +149,7 @@ def _published(installed: InstalledModel) -> str:
 
 def removed_models(settings: Settings, models: Iterable[ModelPlan], probe: Probe) -> Iterator[str]:
     """What to remove once the services have been switched: the `absent`, and commits too old to keep."""
+    models = list(models)
     planned = {model.directory for model in models}
     others = {
         directory: installed
@@ -158,16 +159,30 @@ def removed_models(settings: Settings, models: Iterable[ModelPlan], probe: Probe
     for model, entry in settings.models.downloads.items():
         if entry.state == "absent":
             only = entry.revision if "revision" in entry.model_fields_set else None
-            gone = sorted(path for path in others if _is(path, others[path], model, only))
-            # with the last commit goes what is left beside it: the link, a download that was cut
-            all_of_it = len(gone) == len(
-                [path for path in probe.models if _is(path, probe.models[path], model, None)]
-            )
-            yield from [f"{MODELS_ROOT}/{model}"] if gone and all_of_it else gone
+            yield from _absent(model, only, models, others, probe)
     for model in dict.fromkeys(plan.model for plan in models):
         old = [path for path in others if _is(path, others[path], model, None)]
         old.sort(key=lambda path: _published(others[path]), reverse=True)
         yield from sorted(old[settings.models.keep :])
+
+
+def _absent(
+    model: str,
+    revision: str | None,
+    models: Iterable[ModelPlan],
+    others: Mapping[str, InstalledModel],
+    probe: Probe,
+) -> list[str]:
+    """What is there of a model, or of one revision, whole or cut; its directory, where no more is left."""
+    parent = f"{MODELS_ROOT}/{model}"
+    growing = {plan.staging for plan in models}
+    commits = [path for path in others if _is(path, others[path], model, None)]
+    cut = [path for path in probe.model_parts if path.rpartition("/")[0] == parent and path not in growing]
+    gone = [path for path in commits if _is(path, others[path], model, revision)]
+    gone += [path for path in cut if revision is None or path == ModelPlan(model, revision, "").staging]
+    # a commit that is planned may come in this run
+    stays = model in {plan.model for plan in models} or len(gone) < len(commits) + len(cut)
+    return [parent] if gone and not stays else sorted(gone)
 
 
 def _is(path: str, installed: InstalledModel, model: str, revision: str | None) -> bool:

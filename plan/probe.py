@@ -10,7 +10,7 @@ from plan import probe_driver, probe_gateway, probe_mounts, probe_ollama, smi
 from plan.errors import ProbeError
 from plan.probe_driver import InstalledDriver
 from plan.probe_gateway import InstalledGateway
-from plan.probe_models import InstalledModel, models
+from plan.probe_models import InstalledModel, models, parts
 from plan.probe_ollama import InstalledOllama
 
 # Stands in a conda prefix that was made to its end; a prefix without it does not count.
@@ -146,6 +146,8 @@ class Probe:
     # on which our services listen by their unit files, whether or not they run: port -> unit
     unit_ports: Mapping[int, str] = field(default_factory=dict)
     nvidia: InstalledDriver = probe_driver.NOTHING
+    # where a model grows, or was cut: directory -> GiB that it takes
+    model_parts: Mapping[str, float] = field(default_factory=dict)
     stamp_time: str = ""
     state: str = ""
     text: str = field(default="", repr=False, compare=False)
@@ -233,6 +235,7 @@ def _probe(blocks: Mapping[str, list[str]], text: str) -> Probe:
         disks_turn="1" in blocks["rotational"] if blocks.get("rotational") else None,
         unit_ports=dict(_unit_ports(blocks.get("unit_ports", []))),
         nvidia=probe_driver.parse(blocks),
+        model_parts=parts(blocks.get("model_parts", [])),
         stamp_time="".join(blocks.get("stamp", [])),
         state="".join(f"{line}\n" for line in blocks.get("state", [])),
         text=text,

@@ -49,6 +49,12 @@ def models(lines: list[str]) -> dict[str, InstalledModel]:
     return found
 
 
+def parts(lines: list[str]) -> dict[str, float]:
+    """Directory -> GiB that it takes, of those where a model grows."""
+    found = (line.split(maxsplit=1) for line in lines)
+    return {directory: int(kib) / 2**20 for kib, directory in found}
+
+
 def manifest(text: str) -> Mapping[str, Any]:
     """A manifest that cannot be read counts as none: the model is then verified again, in full."""
     try:

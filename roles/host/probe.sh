@@ -177,6 +177,10 @@ for result in /etc/bringup/environments/*/torch-*.json; do
     if [ -f "$result" ]; then printf '%s ' "$result"; tr -d '\n' <"$result"; echo; fi
 done
 block burn_in; cat /etc/bringup/burn-in.json 2>/dev/null
+block model_parts
+for directory in /srv/models/*/*/.*.part; do
+    if [ -d "$directory" ] && [ ! -L "$directory" ]; then du -sk "$directory" 2>/dev/null; fi
+done
 block models
 find -H /srv/models -mindepth 3 -maxdepth 4 -name .bringup.json 2>/dev/null | while read -r manifest; do
     directory=${manifest%/*}

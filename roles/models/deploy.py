@@ -102,8 +102,21 @@ def join(plan: HostPlan, probe: Probe, tokens: Tokens) -> None:
 
 def tidy(plan: HostPlan, probe: Probe) -> None:
     """Removes models that are no longer wanted, once nothing serves them any more."""
-    there = {*probe.models, *(path.rpartition("/")[0] for path in probe.models)}
+    directories = {*probe.models, *probe.model_parts}
+    there = {*directories, *(path.rpartition("/")[0] for path in directories)}
+    task.stop(
+        names=_unwanted(plan, probe),
+        seen=probe.units,
+        name="Stop downloads of models that are no longer wanted",
+    )
     files.absent(paths=plan.removed_models, seen=there, name="Remove models that are no longer wanted")
+
+
+def _unwanted(plan: HostPlan, probe: Probe) -> list[str]:
+    """The tasks of the downloads, cut or under way, that are to be removed."""
+    gone = tuple(f"{path}/" for path in plan.removed_models)
+    cut = [path for path in probe.model_parts if f"{path}/".startswith(gone)]
+    return [f"model-{path.rpartition('/.')[2].removesuffix('.part')}" for path in cut]
 
 
 def programs() -> list[files.File]:

@@ -8,10 +8,13 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Container
 from datetime import UTC, datetime
 from pathlib import Path
 
 MANIFEST = ".bringup.json"
+# In a staging directory: the commit whose files grow there.
+MARKER = ".bringup-commit"
 RENAME_EXCHANGE = 2
 AT_FDCWD = -100
 
@@ -125,8 +128,40 @@ def clear_the_way(staging: Path, files: dict[str, dict]) -> None:
                 place.unlink()
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
-        elif target.is_symlink() or (target.exists() and target.stat().st_size > files[path]["size"]):
+        elif target.is_symlink() or (target.exists() and _in_the_way(target, files[path])):
             target.unlink()
+
+
+def _in_the_way(target: Path, file: dict) -> bool:
+    """Whether a file is too long, or another commit's as well, which a change would change too."""
+    status = target.stat()
+    return status.st_size > file["size"] or status.st_nlink > 1
+
+
+def hold_to(staging: Path, files: dict[str, dict], commit: str) -> None:
+    """Removes what another commit has left of files that no hash tells from this one's."""
+    marker = staging / MARKER
+    if marker.is_file() and marker.read_text() == commit:
+        return
+    for path, file in files.items():
+        if not file["sha256"] and not file.get("git"):
+            (staging / path).unlink(missing_ok=True)
+            Path(f"{staging / path}.incomplete").unlink(missing_ok=True)
+    marker.write_text(commit)
+
+
+def sweep(staging: Path, files: dict[str, dict], verified: set[str], in_place: bool) -> None:
+    """Keeps of earlier downloads what is verified, and the beginnings of the rest.
+
+    `in_place`: whether what is cut may go on under its own name, as an upload and an exchange do.
+    """
+    keep = {MARKER, *verified}
+    for path in set(files) - verified:
+        target = staging / path
+        keep.add(f"{path}.incomplete")
+        if in_place and target.exists() and target.stat().st_size < files[path]["size"]:
+            keep |= {path, f"{path}.aria2"}
+    keep_only(staging, keep)
 
 
 def bytes_below(directory: Path) -> int:
@@ -148,12 +183,7 @@ def free(directory: Path) -> int:
 
 def publish(job: dict, staging: Path, final: Path, files: dict[str, dict]) -> None:
     """Removes what is not listed, writes the manifest, makes all of it durable, renames."""
-    for path in sorted(staging.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif str(path.relative_to(staging)) not in files:
-            path.unlink()
+    keep_only(staging, files)
     write_manifest(staging, job, files)
     os.sync()
     if final.exists() and exchange(staging, final):
@@ -170,6 +200,16 @@ def publish(job: dict, staging: Path, final: Path, files: dict[str, dict]) -> No
     link.symlink_to(final.name)
     link.replace(final.with_name("current"))
     sync_directory(final.parent)
+
+
+def keep_only(directory: Path, paths: Container[str]) -> None:
+    """Removes all other files, and directories with nothing in them."""
+    for path in sorted(directory.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif str(path.relative_to(directory)) not in paths:
+            path.unlink()
 
 
 def write_manifest(directory: Path, job: dict, files: dict[str, dict]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -35,17 +36,21 @@ def main(job: dict) -> None:
         sys.exit(f"{name}: no file is left of it by include and exclude. Correct models.{job['model']}.")
     if manifest and not disk.wrong(final, files):
         disk.refresh(final, manifest)
+        shutil.rmtree(staging, ignore_errors=True)
         say(f"{len(files)} files, {gib(size_of(files))}, all verified, nothing to mend")
         return
     staging.mkdir(parents=True, exist_ok=True)
     Path(f"{staging}.wanted").unlink(missing_ok=True)
     for path in disk.adopt(staging, final, files):
         say(f"{path} is not as it was verified and is fetched anew")
-    check_space(staging, files)
+    disk.hold_to(staging, files, job["commit"])
     progress = Progress(staging, files)
+    job["share"] = json.loads(os.environ.get("BRINGUP_SHARE", "null"))
+    uploaded = job["pinned_by"].startswith("operator:")
+    disk.sweep(staging, files, progress.verified, in_place=uploaded or bool(job["share"]))
+    check_space(staging, files)
     progress.start()
     missing = set(files) - progress.verified
-    job["share"] = json.loads(os.environ.get("BRINGUP_SHARE", "null"))
     if job["share"]:
         missing = share.run(
             job, files, missing, progress, lambda wanted: fetch(job, name, files, wanted, progress)
@@ -83,7 +88,7 @@ def listing(job: dict, name: str) -> dict[str, dict]:
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
             continue
         for path in found:
-            if path.startswith("/") or ".." in Path(path).parts or path == disk.MANIFEST:
+            if path.startswith("/") or ".." in Path(path).parts or path in (disk.MANIFEST, disk.MARKER):
                 sys.exit(f"{name}: {place.name} lists {path!r}, which is no path for a file of a model.")
         return {path: file for path, file in found.items() if disk.wanted(path, job)}
 

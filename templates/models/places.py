@@ -31,6 +31,8 @@ TIMEOUT_SECONDS = 60
 # The client's own budget of 3600 s for a file kills large shards on slow lines. A stall ends it sooner.
 CLIENT_SETTINGS = {"MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": str(30 * 24 * 3600), "MODELSCOPE_LOG_LEVEL": "40"}
 STALL_SECONDS = 180
+# A client that reads so much is at its own files: it tries again and again with far fewer bytes.
+WORK_BYTES = 64 << 20
 DEFAULT_BRANCH = {"huggingface": "main"}
 REFUSALS = {
     401: "lets nobody in without the right token",
@@ -161,15 +163,27 @@ class ModelScope(Place):
 
 
 def end_when_stalled(process: subprocess.Popen, staging: Path | None) -> None:
-    """Kills a client that has brought nothing for a while; what it has stays."""
-    seen, since = -1, time.monotonic()
+    """Kills a client that has brought nothing for a while; what it has stays.
+
+    One that goes on with a large file hashes what is there before it writes; on a slow disk that takes long.
+    """
+    seen, read, since = -1, 0, time.monotonic()
     while process.poll() is None:
         time.sleep(1)
-        now = disk.bytes_below(staging) if staging else 0
-        if now != seen:
-            seen, since = now, time.monotonic()
+        now, read_by_now = disk.bytes_below(staging) if staging else 0, bytes_read(process.pid)
+        if now != seen or read_by_now >= read + WORK_BYTES:
+            seen, read, since = now, read_by_now, time.monotonic()
         elif time.monotonic() - since > STALL_SECONDS:
             process.kill()
+
+
+def bytes_read(pid: int) -> int:
+    """How much a process has read so far, from wherever; 0 where nobody may know."""
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("rchar:"))
 
 
 class Web(Place):

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 
 from meeting import Meeting
@@ -57,9 +58,14 @@ def run(
 
 def wait_for_the_others(progress) -> None:
     """Goes on sharing until every other host has the model or is gone."""
-    if _here:
-        progress.stop()
+    if not _here:
+        return
+    progress.stop()
+    try:
         _here.linger()
+    except Exception as error:
+        # this host has all of it, whatever becomes of the others
+        print(f"the others have to pull what they lack ({error})", flush=True)
 
 
 class Member:
@@ -72,7 +78,8 @@ class Member:
         self.silence = wish.get("silence_seconds", SILENCE_SECONDS)
         self.patience = wish.get("first_word_seconds", FIRST_WORD_SECONDS)
         self.job, self.offered, self.added = job, set(), set()
-        self.swarm = Swarm(self.me, self.port + 1, len(wish["peers"]))
+        # none any more once this host has left it
+        self.swarm: Swarm | None = Swarm(self.me, self.port + 1, len(wish["peers"]))
         self.meeting = None
         if self.me == self.seeds[0]:
             small = {path for path in files if files[path]["size"] < SMALL_BYTES}
@@ -144,7 +151,7 @@ class Member:
                 print(
                     f"nothing comes over the LAN any more: {len(missing)} files are pulled here", flush=True
                 )
-                self.swarm.stop()
+                self._leave()
                 for path in missing:
                     for leftover in (self.staging / path, Path(f"{self.staging / path}.aria2")):
                         leftover.unlink(missing_ok=True)
@@ -168,8 +175,10 @@ class Member:
         content = self._get(f"/file?{urllib.request.quote(path)}")
         if content is not None:
             target = self.staging / path
+            growing = Path(f"{target}.incomplete")
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            growing.write_bytes(content)
+            growing.replace(target)
 
     def offer(self, path: str) -> None:
         """Tells the others that this host has a verified file, and shares it."""
@@ -179,6 +188,8 @@ class Member:
         if self.files[path]["size"] < SMALL_BYTES:
             if self.meeting:
                 self.meeting.ready(path)
+            return
+        if not self.swarm:
             return
         if path not in self.prepared:
             self._prepare(path)
@@ -191,7 +202,7 @@ class Member:
 
     def _prepare(self, path: str) -> None:
         """Makes a torrent while the file is still being verified: each of the two takes as long."""
-        if self.files[path]["size"] >= SMALL_BYTES and path not in self.added:
+        if self.swarm and self.files[path]["size"] >= SMALL_BYTES and path not in self.added:
             tracker = f"http://{self.seeds[0]}:{self.port}/announce"
             self.prepared[path] = self.torrents.submit(torrent_of, self.staging / path, tracker)
 
@@ -205,7 +216,8 @@ class Member:
         try:
             with _direct.open(urllib.request.Request(url, data), timeout=5) as answer:
                 return answer.read()
-        except OSError:
+        # the latter where it ends in mid-sentence
+        except (OSError, HTTPException):
             return None
 
     def linger(self) -> None:
@@ -224,4 +236,9 @@ class Member:
             time.sleep(LOOK_SECONDS)
         if self.meeting:
             self.meeting.close()
-        self.swarm.stop()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.swarm:
+            self.swarm.stop()
+            self.swarm = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -99,7 +100,9 @@ class Swarm:
         """Joins the exchange of a file, which grows at `target`."""
         target.parent.mkdir(parents=True, exist_ok=True)
         encoded = base64.b64encode(torrent).decode()
-        self.gids[path] = self.call("addTorrent", encoded, [], {"dir": str(target.parent), **options})
+        # one that has died brings nothing, and is left when it has been silent for a while
+        with contextlib.suppress(OSError):
+            self.gids[path] = self.call("addTorrent", encoded, [], {"dir": str(target.parent), **options})
 
     def seed(self, path: str, target: Path, torrent: bytes) -> None:
         """Shares a verified file."""

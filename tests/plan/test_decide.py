@@ -103,6 +103,20 @@ def test_a_model_larger_than_the_disk_is_refused_before_its_first_byte() -> None
     assert sentence == "disk: /srv/models has 3.0 GiB free, the models need 14. Make room there."
 
 
+def test_what_a_cut_download_or_another_commit_has_needs_no_room_again() -> None:
+    model = "Qwen/Qwen2.5-7B-Instruct"
+    wish = {"serve": {"chat": {"model": model}}}
+    full = dataclasses.replace(H100, disks={**H100.disks, "/srv/models": Disk("/dev/sdb", 10.0)})
+    assert refusals(full, wish)
+    staging = planned(H100, wish).models[0].staging
+    assert planned(dataclasses.replace(full, model_parts={staging: 6.0}), wish)
+    assert refusals(dataclasses.replace(full, model_parts={staging: 2.0}), wish) == [
+        "disk: /srv/models has 10.0 GiB free, the models need 12. Make room there."
+    ]
+    other = InstalledModel({"model": model, "commit": "a" * 40}, {"w": (14 << 30, 1), "README.md": (1, 1)})
+    assert planned(dataclasses.replace(full, models={f"/srv/models/{model}/{'a' * 40}": other}), wish)
+
+
 def test_an_older_driver_gets_an_older_stack_not_a_new_cuda() -> None:
     old = planned(dataclasses.replace(H100, driver="550.54.15"), ONE).environment
     new = planned(H100, ONE).environment

@@ -78,6 +78,27 @@ def test_the_newest_of_the_earlier_commits_are_kept(commit: str, keep: int, remo
     assert plan.removed_models == tuple(f"/srv/models/{MODEL}/{each}" for each in removed)
 
 
+def test_a_model_that_is_absent_goes_as_it_is_whole_or_cut() -> None:
+    absent = {"models": {MODEL: {"state": "absent"}}}
+    parent = f"/srv/models/{MODEL}"
+    cut = ModelPlan(MODEL, "v1", "").staging
+    begun = dataclasses.replace(BARE, model_parts={cut: 1.0})
+
+    def removed(probe: Probe, *layers: Any) -> tuple[str, ...]:
+        wish = settings.read([*layers])
+        pins = {(MODEL, revision): Pin(NEW, "https://x.example") for revision in ("v1", "v2")}
+        return plan_host("gpu-1", wish, probe, pins=pins).removed_models
+
+    assert removed(begun, absent) == (parent,)
+    assert removed(begun, absent, {"models": {MODEL: {"revision": "v1"}}}) == (parent,)
+    assert removed(begun, absent, {"models": {MODEL: {"revision": "v2"}}}) == ()
+    # the commit that is served comes in this run, into the same directory
+    served = {"serve": {"chat": {"model": MODEL, "revision": "v2"}}}
+    assert removed(HAS, absent, served) == (f"{parent}/{OLD}", f"{parent}/{OLDER}")
+    assert removed(begun, absent, served) == (cut,)
+    assert removed(begun, absent, {"serve": {"chat": {"model": MODEL, "revision": "v1"}}}) == ()
+
+
 def test_when_nobody_answers_the_newest_whole_commit_of_the_revision_is_kept() -> None:
     assert installed_pin(MODEL, "master", HAS) == Pin(OLD, "")
     cut = dataclasses.replace(installed(OLD, "2026-02-01"), files={"w": (0, 2)})

@@ -61,6 +61,18 @@ def test_a_download_that_fails_fails_its_host_where_the_operator_cannot_help() -
     assert len(starts(run)) == 1
 
 
+def test_a_cut_download_of_what_is_absent_is_stopped_and_removed() -> None:
+    unit = "Id=bringup-model-sent-123456.service\nActiveState=active\nSubState=running"
+    probe = probes.with_block(BARE, "units", *unit.splitlines())
+    probe = probes.with_block(probe, "model_parts", f"4\t/srv/models/{MODEL}/.sent-123456.part")
+    run = deploy(FakeHost("a", probe), data={"models": {MODEL: {"state": "absent"}}})
+    assert run.code == 0, run.output
+    commands = [trip.command for trip in run.execs["a"]]
+    stop, remove = "systemctl stop bringup-model-sent-123456.service", f"rm -rf -- /srv/models/{MODEL}"
+    at = [[index for index, command in enumerate(commands) if words in command] for words in (stop, remove)]
+    assert [len(found) for found in at] == [1, 1] and at[0] < at[1]
+
+
 @pytest.mark.parametrize("options", [("-y",), ("-y", "-vvv")])
 def test_secrets_of_downloads_are_in_no_command_no_output_and_one_file_of_roots(
     options: tuple[str, ...],

@@ -117,7 +117,13 @@ def test_a_directory_that_is_a_link_to_another_disk_is_looked_into(tmp_path: Pat
     model.mkdir(parents=True)
     (model / ".bringup.json").write_text("{}")
     (tmp_path / "models").symlink_to(tmp_path / "disk")
+    (model.parent / ".cut.part").mkdir()
+    (model.parent / ".cut.part" / "weights").write_bytes(b"x" * (1 << 20))
+    (model.parent / ".current.part").symlink_to("commit")
     script = SCRIPT.replace("/srv/models", str(tmp_path / "models"))
     answer = parse(subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout)
+    ((directory, gib),) = answer.model_parts.items()
+    assert directory == str(tmp_path / "models/Qwen/Tiny/.cut.part")
+    assert gib == pytest.approx(2**-10, rel=0.1)
     assert list(answer.models) == [str(tmp_path / "models/Qwen/Tiny/commit")]
     assert answer.paths[str(tmp_path / "models")].kind == "d"
