@@ -3,19 +3,31 @@
 # Units of ours, and of the driver's own, that keep the GPUs busy; those that ran are started again.
 users="$(cd /etc/systemd/system && ls -d vllm-*.service ollama-*.service 2>/dev/null || true)"
 beside_units='nvidia-dcgm.service nvidia-fabricmanager.service nvidia-imex.service nvidia-persistenced.service'
+# The first process, of what has a GPU open, that goes with none of these units.
+stranger() {
+    find /proc/[0-9]*/fd -lname '/dev/nvidia[0-9]*' -printf '%h\n' 2>/dev/null | sed 's,/fd$,,; s,.*/,,' | sort -u |
+        while read -r process; do
+            for unit in $users $beside_units; do
+                if grep -qF "/$unit" "/proc/$process/cgroup" 2>/dev/null; then continue 2; fi
+            done
+            # one that looked and is gone holds nothing
+            [ ! -e "/proc/$process" ] || echo "$process"
+        done | head -n 1
+}
 # stop_users [UNIT...]: beside the services of ours these units, or all that use the driver
 stop_users() {
-    running=
-    for unit in $users nvidia-dcgm.service; do
-        case $(systemctl is-active "$unit" 2>/dev/null) in active|activating|reloading) running="$running $unit" ;; esac
-    done
-    [ -e "$state/stopped" ] || echo $running >"$state/stopped"
-    for unit in $users ${*:-$beside_units}; do systemctl stop "$unit" 2>/dev/null || true; done
-    holder=$(find /proc/[0-9]*/fd -lname '/dev/nvidia[0-9]*' -printf '%h\n' 2>/dev/null | cut -d / -f 3 | sort -u | head -n 1)
+    holder=$(stranger)
     if [ "$holder" ]; then
+        # what a run that was cut has stopped
         start_users
         fail "$(cat "/proc/$holder/comm" 2>/dev/null) (pid $holder) uses the GPUs and is none of ours. Stop it, run again."
     fi
+    running=$(cat "$state/stopped" 2>/dev/null || true)
+    for unit in ${*:-$beside_units} $users; do
+        case $(systemctl is-active "$unit" 2>/dev/null) in active|activating|reloading) running="$running $unit" ;; esac
+    done
+    echo $running >"$state/stopped"
+    for unit in $users ${*:-$beside_units}; do systemctl stop "$unit" 2>/dev/null || true; done
 }
 start_users() {
     for unit in $(cat "$state/stopped" 2>/dev/null); do

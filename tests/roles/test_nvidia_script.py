@@ -277,13 +277,62 @@ class TestALock:
 
 
 class TestLoading:
-    def test_waits_for_a_reboot_where_the_module_is_in_use(self, host: Sandbox) -> None:
+    RUNNING = ("nvidia-persistenced.service", "nvidia-fabricmanager.service", "vllm-chat.service")
+
+    @pytest.fixture
+    def ready(self, host: Sandbox) -> Sandbox:
+        """A driver that is installed and is to be put to work; the fabric manager is no unit of the plan."""
         host.write("installed", "nvidia-kernel-open-dkms 595.71.05-1\n")
-        host.write("sys/module/nvidia/holders/nvidia_uvm", "")
+        host.write("etc/systemd/system/vllm-chat.service", "")
         uname = host.folder / "bin" / "uname"
         uname.write_text("#!/bin/sh\necho 6.1.0-56-amd64\n")
+        systemctl = host.folder / "bin" / "systemctl"
+        active = "|".join(f"*{unit}" for unit in self.RUNNING)
+        body = f'case "$*" in "is-active "*) case "$*" in {active}) echo active ;; esac ;; esac'
+        systemctl.write_text(f'#!/bin/sh\ncd {host.folder}\necho "systemctl $*" >>asked\n{body}\n')
         uname.chmod(0o755)
-        done = host.run(machine(), "start")
+        return host
+
+    def holds(self, host: Sandbox, process: int, unit: str) -> None:
+        """A process of that unit has a GPU open."""
+        host.write(f"proc/{process}/cgroup", f"0::/system.slice/{unit}\n")
+        host.write(f"proc/{process}/comm", "python3\n")
+        (host.folder / f"proc/{process}/fd").mkdir()
+        (host.folder / f"proc/{process}/fd/7").symlink_to("/dev/nvidia0")
+
+    def test_waits_for_a_reboot_where_the_module_is_in_use(self, ready: Sandbox) -> None:
+        ready.write("sys/module/nvidia/holders/nvidia_uvm", "")
+        for process, unit in enumerate(self.RUNNING, start=40):
+            self.holds(ready, process, unit)
+        done = ready.run(machine(), "start")
         assert done.returncode == 3
         assert done.stderr == "driver: only a reboot helps: nvidia is in use and cannot be unloaded\n"
-        assert (host.folder / "run/bringup/reboot-pending").read_text().startswith("nvidia is in use")
+        assert (ready.folder / "run/bringup/reboot-pending").read_text().startswith("nvidia is in use")
+        asked = ready.asked("systemctl")
+        for unit in self.RUNNING:
+            assert asked.index(f"systemctl stop {unit}") < asked.index(f"systemctl --no-block start {unit}")
+
+    def test_stops_nothing_where_a_program_that_is_none_of_ours_holds_a_gpu(self, ready: Sandbox) -> None:
+        self.holds(ready, 40, "vllm-chat.service")
+        self.holds(ready, 812, "jupyter.service")
+        # of a run that was cut
+        ready.write("etc/bringup/driver/stopped", "nvidia-imex.service\n")
+        done = ready.run(machine(), "start")
+        assert (done.returncode, done.stderr) == (
+            1,
+            "driver: python3 (pid 812) uses the GPUs and is none of ours. Stop it, run again.\n",
+        )
+        assert not [line for line in ready.asked("systemctl") if " stop " in line]
+        assert "systemctl --no-block start nvidia-imex.service" in ready.asked("systemctl")
+
+    def test_starts_too_what_a_run_that_was_cut_has_stopped(self, ready: Sandbox) -> None:
+        ready.write("etc/bringup/driver/stopped", "nvidia-imex.service\n")
+        ready.write("sys/module/nvidia/holders/nvidia_uvm", "")
+        ready.run(machine(), "start")
+        asked = ready.asked("systemctl --no-block")
+        assert [line.split()[-1] for line in asked] == [
+            "nvidia-imex.service",
+            "nvidia-fabricmanager.service",
+            "nvidia-persistenced.service",
+            "vllm-chat.service",
+        ]
