@@ -86,13 +86,28 @@ class TestDnf:
     def test_says_where_dkms_is_when_epel_is_missing(self, host: Sandbox) -> None:
         host.write("offers-dkms", "")
         dnf = host.folder / "bin" / "dnf"
-        dnf.write_text(dnf.read_text().replace('case "$*" in', 'case "$*" in *epel*) exit 1 ;;', 1))
+        refusal = "echo 'Error: Unable to find a match: epel-release' >&2; exit 1"
+        dnf.write_text(dnf.read_text().replace('case "$*" in', f'case "$*" in *epel*) {refusal} ;;', 1))
         done = host.run(rhel("9.6"), "install")
         assert done.stderr == (
             "driver: dkms is in EPEL, which is not enabled and cannot be installed. "
             "Enable EPEL on this host.\n"
         )
         assert host.packages() == {}
+
+    @pytest.mark.parametrize("asked", ["--available dkms", "epel"])
+    def test_says_which_repository_cannot_be_reached(self, host: Sandbox, asked: str) -> None:
+        host.write("offers-dkms", "")
+        problem = "Failed to download metadata for repo 'bringup-nvidia': Cannot download repomd.xml"
+        host.write("unreachable", f"Error: {problem}\n")
+        dnf = host.folder / "bin" / "dnf"
+        refusal = f'case "$*" in *"{asked}"*) cat unreachable >&2; exit 1 ;;'
+        dnf.write_text(dnf.read_text().replace('case "$*" in', refusal, 1))
+        done = host.run(rhel("9.6"), "install")
+        assert done.stderr == (
+            f"driver: the package sources cannot be read: {problem}. Correct sources.nvidia, or the host's "
+            "own, and run again.\n"
+        )
 
     def test_trusts_the_pinned_key_alone(self, host: Sandbox) -> None:
         host.write("fingerprint", "fpr:::::::::0000000000000000000000000000000000000000:\n")
@@ -170,6 +185,20 @@ class TestAnUpgradeThatFails:
         )
         done = host.run(rhel("9.6"), "install")
         assert "release 580.95.05, which was there before, could not be put back either" in done.stderr
+
+    def test_before_anything_is_replaced_leaves_its_stream_and_its_locks(self, tmp_path: Path) -> None:
+        host = Sandbox(tmp_path, OLD)
+        host.write("dnf-refuses", dnf_said("no-match"))
+        done = host.run(rhel("9.6"), "install")
+        assert "it could not be installed: Unable to find a match" in done.stderr
+        assert host.packages() == OLD
+        steps = host.asked("dnf module", "dnf versionlock")
+        assert steps[-4:] == [
+            "dnf module reset nvidia-driver",
+            "dnf module enable nvidia-driver:580-open",
+            "dnf versionlock delete kmod-nvidia-open-dkms nvidia-driver-cuda",
+            "dnf versionlock add kmod-nvidia-open-dkms nvidia-driver-cuda",
+        ]
 
 
 class TestApt:
