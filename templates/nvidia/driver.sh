@@ -20,6 +20,8 @@ mkdir -p /run/bringup "$state"
 
 {% include "nvidia/common.sh" %}
 
+{% include "shell/patient.sh" %}
+
 installed_names() {
     case $manager in
     apt) dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | sed -n 's/^.i. //p' | sort ;;

@@ -1,9 +1,9 @@
 # --- what is installed
 
 apt_install() {
-    quietly dpkg --configure -a || true
+    quietly patient dpkg --configure -a || true
     apt_repository
-    quietly apt update || say "the package index could not be renewed; what is there is used."
+    quietly patient apt update || say "the package index could not be renewed; what is there is used."
     # a driver of this branch that is there is completed at its own release, never moved on the way
     planned=$(installed_release || true)
     [ "${planned%%.*}" = "$branch" ] || planned=

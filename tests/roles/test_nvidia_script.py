@@ -219,6 +219,28 @@ class TestApt:
         done = host.run(machine(), "install")
         assert "cannot be installed, the package sources have no nvidia-kernel-open-dkms. Set" in done.stderr
 
+    @pytest.mark.parametrize(
+        ("program", "asked", "words"),
+        [
+            ("apt-get", "update", "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 4711"),
+            ("dpkg", "--configure", "dpkg: error: dpkg frontend lock was locked by another process"),
+        ],
+    )
+    def test_waits_for_the_hosts_own_updates(
+        self, host: Sandbox, program: str, asked: str, words: str
+    ) -> None:
+        host.write("held", words)
+        file = host.folder / "bin" / program
+        refusal = f"case \"$*\" in *{asked}*) if [ -e held ]; then cat held >&2; exit 100; fi ;; esac"
+        file.write_text(file.read_text().replace(">>asked\n", f">>asked\n{refusal}\n", 1))
+        sleep = host.folder / "bin" / "sleep"
+        sleep.write_text(f"#!/bin/sh\nrm {host.folder}/held\n")
+        sleep.chmod(0o755)
+        done = host.run(machine(), "install")
+        assert done.returncode == 0, done.stderr
+        assert "package index" not in done.stderr
+        assert len([line for line in host.asked(program) if asked in line]) == 2
+
     def test_takes_a_fabric_manager_of_the_very_release(self, host: Sandbox) -> None:
         lines = [
             f"{name} | {release}-1 | https://mirror Packages"
