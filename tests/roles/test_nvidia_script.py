@@ -222,7 +222,7 @@ class TestApt:
     @pytest.mark.parametrize(
         ("program", "asked", "words"),
         [
-            ("apt-get", "update", "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 4711"),
+            ("apt-get", "update", "E: Could not get lock /var/lib/apt/lists/lock. It is held by apt"),
             ("dpkg", "--configure", "dpkg: error: dpkg frontend lock was locked by another process"),
         ],
     )
@@ -231,7 +231,7 @@ class TestApt:
     ) -> None:
         host.write("held", words)
         file = host.folder / "bin" / program
-        refusal = f"case \"$*\" in *{asked}*) if [ -e held ]; then cat held >&2; exit 100; fi ;; esac"
+        refusal = f'case "$*" in *{asked}*) if [ -e held ]; then cat held >&2; exit 100; fi ;; esac'
         file.write_text(file.read_text().replace(">>asked\n", f">>asked\n{refusal}\n", 1))
         sleep = host.folder / "bin" / "sleep"
         sleep.write_text(f"#!/bin/sh\nrm {host.folder}/held\n")
