@@ -34,12 +34,13 @@ version_of() {
     dnf) rpm -q --qf '%{VERSION}-%{RELEASE}\n' "$1" 2>/dev/null ;;
     esac
 }
-# Names of installed packages that belong to a driver; the patterns are the plan's.
+# Names of installed packages that belong to a driver; the patterns are the plan's. Ubuntu has kernels of a flavour
+# "nvidia", and what nouveau loads into the cards is no part of it either.
 belonging() {
     case $manager in
     apt) eval "dpkg-query -W -f '\${db:Status-Abbrev} \${Package}\n' $held" 2>/dev/null | sed -n 's/^.i. //p' ;;
     dnf) eval "rpm -qa --qf '%{NAME}\n' $held" | sort -u ;;
-    esac | grep -vE 'container|toolkit' || true
+    esac | grep -vE '^linux-|^nvidia-gpu-firmware$|container|toolkit' || true
 }
 installed_release() {
     for name in $(main_package) $(belonging | grep -E 'dkms|kmod') $packages; do

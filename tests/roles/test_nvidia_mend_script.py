@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from plan.nvidia_work import belongs
 from plan.probe import Probe
 from tests.plan.test_nvidia import H100, machine
 from tests.roles.driver_sandbox import Sandbox
@@ -267,3 +268,14 @@ class TestAfterARebootForTheirSake:
         assert host.run(machine(), "before_reboot", "GPU-1", "0000:3b:00.0").returncode == 0
         assert text(host, self.record) == "a-boot-id GPU-1\na-boot-id 0000:3b:00.0\n"
         assert not (host.folder / "etc/bringup/driver/rebooted").exists()
+
+
+def test_a_kernel_of_the_flavour_nvidia_is_none_of_the_driver(tmp_path: Path) -> None:
+    ours = ["libnvidia-compute", "nvidia-dkms-open"]
+    others = ["linux-image-6.8.0-1013-nvidia", "nvidia-container-toolkit", "nvidia-gpu-firmware"]
+    host = Sandbox(tmp_path, dict.fromkeys([*ours, *others], "595.71.05-1"))
+    done = host.run(machine(), "hold")
+    assert done.returncode == 0, done.stderr
+    assert host.asked("apt-mark") == [f"apt-mark hold {' '.join(ours)}"]
+    # and so says the plan of what is to be held
+    assert [name for name in (*ours, *others) if belongs(name)] == ours
