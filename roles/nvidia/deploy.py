@@ -75,6 +75,11 @@ def install(plan: HostPlan, probe: Probe) -> None:
         needed=mending.needed,
         name="Mend the GPUs that ask for it",
     )
+    task.run(
+        task=_task("forget", *driver.forget),
+        needed=bool(driver.forget),
+        name="Forget reboots that have helped",
+    )
     _reboot(driver)
     for unit in host.loop(driver.units if not work.start else ()):
         # a fabric manager that restarts takes every GPU from who uses it: for its own packages only
@@ -114,6 +119,7 @@ def _task(*words: str) -> task.Task:
         "install": "installing the NVIDIA driver",
         "start": "putting the NVIDIA driver to work",
         "mend": "mending GPUs",
+        "forget": "forgetting reboots that have helped",
     }
     return task.Task("driver", labels.get(words[0], "the NVIDIA driver"), shlex.join(["sh", PROGRAM, *words]))
 

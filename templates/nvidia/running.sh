@@ -105,7 +105,7 @@ before_reboot() {
     stop_users
     boot=$(cat /proc/sys/kernel/random/boot_id)
     if [ $# -eq 0 ]; then echo "$boot $(installed_release)" >"$state/rebooted"
-    else for gpu in "$@"; do echo "$boot $gpu"; done >"$state/rebooted-for"; fi
+    else for gpu in "$@"; do echo "$boot $gpu"; done >>"$state/rebooted-for"; fi
     # what was stopped is enabled, and starts with the boot
     rm -f "$state/stopped"
 }

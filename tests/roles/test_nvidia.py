@@ -327,6 +327,11 @@ class TestGpusThatAil:
 
 
 class TestAHostWithADriver:
+    def test_that_a_reboot_has_helped_is_rebooted_again_when_that_is_needed(self) -> None:
+        notes = ("rebooted another-boot 595.71.05",)
+        text = probed(*INSTALLED, kernel=BUILT, driver="595.71.05", modules="nvidia", notes=notes)
+        assert tasks(deploy(FakeHost("cut", text, MODEL)), "cut") == ["forget driver"]
+
     def test_of_another_release_than_its_libraries_loads_it_anew(self, fleet: Run) -> None:
         assert tasks(fleet, "mismatch") == ["start"]
 

@@ -269,6 +269,23 @@ class TestAfterARebootForTheirSake:
         assert text(host, self.record) == "a-boot-id GPU-1\na-boot-id 0000:3b:00.0\n"
         assert not (host.folder / "etc/bringup/driver/rebooted").exists()
 
+    def test_gpus_of_an_earlier_reboot_stay_noted(self, tmp_path: Path) -> None:
+        host = Sandbox(tmp_path)
+        host.write("proc/sys/kernel/random/boot_id", "a-boot-id\n")
+        host.write(self.record, "an-older-boot GPU-2\n")
+        assert host.run(machine(), "before_reboot", "GPU-1").returncode == 0
+        assert text(host, self.record) == "an-older-boot GPU-2\na-boot-id GPU-1\n"
+
+    def test_what_has_helped_is_forgotten_and_nothing_else(self, tmp_path: Path) -> None:
+        host = Sandbox(tmp_path)
+        host.write(self.record, "a-boot-id GPU-1\na-boot-id GPU-12\n")
+        host.write("etc/bringup/driver/rebooted", "a-boot-id 580.95.05\n")
+        assert host.run(machine(), "forget", "GPU-1").returncode == 0
+        assert text(host, self.record) == "a-boot-id GPU-12\n"
+        assert (host.folder / "etc/bringup/driver/rebooted").exists()
+        assert host.run(machine(), "forget", "driver").returncode == 0
+        assert not (host.folder / "etc/bringup/driver/rebooted").exists()
+
 
 def test_a_kernel_of_the_flavour_nvidia_is_none_of_the_driver(tmp_path: Path) -> None:
     ours = ["libnvidia-compute", "nvidia-dkms-open"]
