@@ -5,7 +5,7 @@ apt_install() {
     apt_repository
     quietly patient apt update || say "the package index could not be renewed; what is there is used."
     # a driver of this branch that is there is completed at its own release, never moved on the way
-    planned=$(installed_release || true)
+    planned=${present:-$(installed_release || true)}
     [ "${planned%%.*}" = "$branch" ] || planned=
     planned=${pinned:-$planned}
     wanted=dkms
@@ -50,7 +50,7 @@ apt_install() {
 dnf_install() {
     dnf_repository
     first=${packages##* }
-    planned=$(installed_release || true)
+    planned=${present:-$(installed_release || true)}
     offered=$(dnf_ repoquery --showduplicates --qf '%{version}\n' "$first" | sort -Vu)
     [ "${planned%%.*}" = "$branch" ] || planned=$(echo "$offered" | grep "^$branch\." | tail -n 1)
     [ "$planned" ] || fail "the package sources have no $first of branch $branch. $otherwise"

@@ -1,6 +1,7 @@
 """The program on the host when things go wrong later: upgrades that do not come up, GPUs that ail."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 
 from plan.nvidia_work import belongs
 from plan.probe import Probe
-from tests.plan.test_nvidia import H100, machine
+from plan.probe_driver import InstalledDriver, Kernel, Package
+from tests.plan.test_nvidia import H100, KERNEL, machine
 from tests.roles.driver_sandbox import Sandbox
 from tests.roles.test_nvidia_script import KERNELS, NEW, OLD, rhel
 
@@ -122,6 +124,19 @@ class TestAnUpgradeThatDoesNotComeUp:
         assert "470" not in text(host, "etc/bringup/driver/previous")
         host.write("does-not-load", "595.71.05\n")
         assert host.run(rhel("9.6"), "start").stderr.splitlines()[-1] == BACK
+
+
+class TestADriverOfTwoReleases:
+    def test_is_made_whole_at_the_one_that_the_plan_says(self, tmp_path: Path) -> None:
+        older, newer = "595.58.03-1", "595.71.05-1"
+        host = Sandbox(tmp_path, {"nvidia-kernel-open-dkms": older, "nvidia-driver-cuda": newer})
+        # a source that keeps the newest alone
+        host.write("madison", "".join(f"{name} | {newer} | https://mirror\n" for name in host.installed))
+        packages = {name: Package("hi", version) for name, version in host.installed.items()}
+        there = InstalledDriver(packages, (Kernel(KERNEL, True, "installed", "595.58.03"),), KERNEL)
+        done = host.run(replace(machine(driver="595.58.03"), nvidia=there), "install")
+        assert done.returncode == 0, done.stderr
+        assert {name: host.packages()[name] for name in host.installed} == dict.fromkeys(packages, newer)
 
 
 class TestAPinnedRelease:
