@@ -4,6 +4,7 @@
 #   driver start     loads the module anew; what used the GPUs is stopped before and started after
 #   driver settle    after a reboot of ours: the module is loaded and of the planned release, the GPUs are well
 #   driver mend      resets GPUs that ask for it, makes whole those that are cut
+#   driver modules   loads what the fabric manager looks for
 #   driver forget    drops notes of reboots that have helped
 #   driver remove    takes away what `install` added
 # Every step completes what an earlier, cut run left. Exit 3: only a reboot helps.

@@ -90,11 +90,13 @@ runs() {
     rm -f "$waiting" "$state/previous" "$state/rebooted" "$state/failed"
     say "release $release runs on $shown GPUs."
 }
+# what the fabric manager looks for before it starts
+modules() { for name in $to_load; do modprobe "$name" || true; done; }
 start_units() {
     systemctl daemon-reload
     for unit in $units; do
         systemctl --quiet enable "$unit" 2>/dev/null || continue
-        [ "$unit" != nvidia-fabricmanager.service ] || for name in $to_load; do modprobe "$name" || true; done
+        [ "$unit" != nvidia-fabricmanager.service ] || modules
         systemctl restart "$unit" ||
             { say "$unit does not start: $(journalctl -q --no-pager -o cat -n 1 -u "$unit")"; return 1; }
     done
