@@ -4,25 +4,13 @@ import shlex
 from collections.abc import Collection
 
 from ops.files import File
+from ops.render import render
 from ops.task import Task
 from plan import apt, dnf
 from plan.host import HostPlan
 from plan.probe import Probe
 
 APT = "apt-get --quiet --assume-yes --no-install-recommends -o DPkg::Lock::Timeout=600"
-# A host that has just booted updates its own packages; of that apt itself waits for the installation alone.
-PATIENT = """patient() {
-    for pause in $(seq 60) last; do
-        said=$(LC_ALL=C "$@" 2>&1) && break
-        case $said in
-        *"locked by"* | *"get lock"* | *"lock directory"*) [ "$pause" != last ] || return 1 ;;
-        *) echo "$said"; return 1 ;;
-        esac
-        echo "waiting for another installation to end"
-        sleep 10
-    done
-}
-"""
 DNF = "dnf --quiet --assumeyes --setopt=install_weak_deps=False"
 
 
@@ -69,7 +57,7 @@ def install_task(name: str, packages: Collection[str], manager: str, options: Co
         # an index may be missing, or older than the packages that the mirror still has
         apt_get = f"{APT} {shlex.join(options)}".strip()
         script = (
-            f"{PATIENT}patient dpkg --configure -a\nmkdir -p {apt.LISTS}\n"
+            f"{render('shell/patient.sh')}patient dpkg --configure -a\nmkdir -p {apt.LISTS}\n"
             f"{apt_get} install {names} || {{ patient {apt_get} update && {apt_get} install {names}; }}"
         )
     return Task(name, f"installing {', '.join(packages)}", script, {"DEBIAN_FRONTEND": "noninteractive"})

@@ -94,6 +94,18 @@ def warnings(settings: BurnIn, plan: BurnInPlan | None, cards: Iterable[Gpu], pr
         yield from read(probe.burn_in).warnings
 
 
+def refusals(plan: BurnInPlan | None, probe: Probe) -> Iterator[str]:
+    """Why nothing is served from these GPUs: some of them failed, and the test cannot be repeated now."""
+    recorded = set(_loaded(probe.burn_in).get("gpus") or ())
+    failed = read(probe.burn_in).failures if plan and recorded & set(plan.gpus) else ()
+    if plan and plan.waits and failed:
+        words = failed[0].removeprefix("burn-in: ").rstrip(".")
+        yield (
+            f"burn_in: the diagnostic failed ({words}), and cannot run again: {plan.waits}. "
+            "Stop that, and run again."
+        )
+
+
 def _passed(probe: Probe, level: int, gpus: tuple[str, ...]) -> bool:
     """Whether these GPUs have passed this level, or a higher one, with this driver."""
     said = _loaded(probe.burn_in)

@@ -126,7 +126,11 @@ def plan_host(
         burn_in=tested,
         batches=tuple(plan_batches(settings, answering, decisions, seats, probe, pins)),
     )
-    problems = [*ports.taken(plan.services, probe), *_room(plan, stack, decisions, probe)]
+    problems = [
+        *ports.taken(plan.services, probe),
+        *_room(plan, stack, decisions, probe),
+        *burn_in.refusals(tested, probe),
+    ]
     if plan.driver.waits:
         problems.append(plan.driver.waiting_sentence)
     if problems:

@@ -162,6 +162,14 @@ def rebooted_in_vain(probe: Probe) -> frozenset[str]:
     return frozenset(name for boot, name in probe.nvidia.rebooted_for if boot != probe.boot_id)
 
 
+def healed(probe: Probe) -> tuple[str, ...]:
+    """GPUs for whose sake this tool rebooted the host, which the driver shows without an ailment since."""
+    ailing = {ailment.gpu for ailment in ailments(probe)}
+    shown = {_address(gpu.get("id") or ""): _text(gpu, "uuid") for gpu in _gpus(probe.smi)}
+    well = {name for address, uuid in shown.items() if address not in ailing for name in (address, uuid)}
+    return tuple(sorted(rebooted_in_vain(probe) & well))
+
+
 def _logged(probe: Probe) -> Iterator[str]:
     of_ailments = {ailment.fact.partition(":")[0] for ailment in ailments(probe)}
     logged = [found for line in probe.nvidia.log if (found := _XID.search(line))]

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
+from plan import gpu_health, sources
 from plan import nvidia_table as table
-from plan import sources
 from plan.answer import DriverChoice, Wish
 from plan.errors import PlanError
 from plan.nvidia_mend import in_the_way, mending
@@ -172,7 +172,7 @@ def _installed(
         reboot=settings.driver.reboot == "allowed",
     )
     plan = work(plan, choice, probe)
-    plan = replace(plan, mending=mending(settings.driver, plan, probe))
+    plan = replace(plan, mending=mending(settings.driver, plan, probe), forget=tuple(_forget(plan, probe)))
     if plan.work.start == "reboot" and not plan.work.needed and _rebooted_in_vain(plan, probe):
         raise PlanError(
             [
@@ -187,6 +187,15 @@ def _rebooted_in_vain(plan: DriverPlan, probe: Probe) -> bool:
     """Whether this tool rebooted the host for the same driver before; one reboot more would be a loop."""
     before, *release = probe.nvidia.rebooted or ("",)
     return release == [plan.version] and before != probe.boot_id
+
+
+def _forget(plan: DriverPlan, probe: Probe) -> Iterator[str]:
+    """Notes that would keep this tool from a reboot later, though the one that they are of has helped."""
+    if plan.work.start:
+        return
+    if probe.nvidia.rebooted and probe.nvidia.rebooted[0] != probe.boot_id:
+        yield "driver"
+    yield from gpu_health.healed(probe)
 
 
 def _repository(settings: Settings, probe: Probe, system: System) -> Repository:

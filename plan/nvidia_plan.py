@@ -95,6 +95,7 @@ class DriverPlan:
         modules_to_load: further kernel modules that these services need.
         imex_nodes: addresses of the hosts of this NVLink domain.
         reboot: whether the host may be rebooted for it.
+        forget: notes of reboots that have helped, which no run came to look at: "driver", names of GPUs.
     """
 
     action: Action
@@ -121,6 +122,7 @@ class DriverPlan:
     reboot: bool = False
     work: DriverWork = field(default_factory=DriverWork)
     mending: Mending = field(default_factory=Mending)
+    forget: tuple[str, ...] = ()
 
     @property
     def release(self) -> str | None:

@@ -15,6 +15,7 @@ def plan_text(plan: HostPlan, driver: DriverPlan) -> str:
         "manager": driver.manager,
         "source": driver.source,
         "branch": str(driver.branch),
+        "present": driver.version or "",
         "pinned": driver.pinned or "",
         "modules": driver.modules or "open",
         "packages": " ".join(driver.packages),

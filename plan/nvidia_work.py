@@ -14,7 +14,7 @@ _CONTAINERS = frozenset(
 )
 # Packages that move together; `parts` has only those that must be of one release.
 _HELD = re.compile(
-    r"(lib|kmod-|dkms-)?nvidia(?!.*(container|toolkit))|libcuda1|cuda-drivers|firmware-nvidia|nvlsm|libnvsdm|"
+    r"(lib|kmod-|dkms-)?nvidia(?!-gpu-firmware$|.*(container|toolkit))|libcuda1|cuda-drivers|firmware-nvidia|nvlsm|libnvsdm|"
     r"xserver-.*nvidia|datacenter-gpu-manager"
 )
 # Modules that take the card before the driver does.

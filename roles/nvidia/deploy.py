@@ -1,7 +1,7 @@
 """The NVIDIA driver: installed, built for the kernel that boots next, held, put to work, kept running."""
 
 import shlex
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from ops.render import render
 from ops.waiting import say
 from plan import gpu_health, nvidia_table
 from plan.host import HostPlan
-from plan.nvidia import MEMORY_EXCHANGE, PERSISTENCE
+from plan.nvidia import FABRIC, MEMORY_EXCHANGE, PERSISTENCE
 from plan.nvidia_plan import DIRECTORY, PROGRAM, WAITING, DriverPlan
 from plan.nvidia_words import plan_text
 from plan.probe import Probe
@@ -75,15 +75,16 @@ def install(plan: HostPlan, probe: Probe) -> None:
         needed=mending.needed,
         name="Mend the GPUs that ask for it",
     )
+    task.run(
+        task=_task("forget", *driver.forget),
+        needed=bool(driver.forget),
+        name="Forget reboots that have helped",
+    )
     _reboot(driver)
-    for unit in host.loop(driver.units if not work.start else ()):
+    if not work.start:
         # a fabric manager that restarts takes every GPU from who uses it: for its own packages only
-        files_of = {PERSISTENCE: written, MEMORY_EXCHANGE: nodes}
-        because = [
-            *([installed] if work.install else []),
-            *(files_of[key] for key in files_of if key == unit),
-        ]
-        _keep_running(unit, probe, because)
+        packages = [installed] if work.install else []
+        _daemons(driver, probe, packages, {PERSISTENCE: [written], MEMORY_EXCHANGE: [nodes]})
 
 
 def _files(plan: HostPlan, driver: DriverPlan) -> Iterator[files.File]:
@@ -114,6 +115,8 @@ def _task(*words: str) -> task.Task:
         "install": "installing the NVIDIA driver",
         "start": "putting the NVIDIA driver to work",
         "mend": "mending GPUs",
+        "modules": "loading what the fabric manager needs",
+        "forget": "forgetting reboots that have helped",
     }
     return task.Task("driver", labels.get(words[0], "the NVIDIA driver"), shlex.join(["sh", PROGRAM, *words]))
 
@@ -160,6 +163,24 @@ def _leave(state: State, host: Host, sentence: str, note: str, given: dict[str, 
     remote.run(note)
     say(remote, "reboot pending", sentence, logger.error)
     return False
+
+
+def _daemons(
+    driver: DriverPlan,
+    probe: Probe,
+    packages: list[OperationMeta],
+    files_of: Mapping[str, list[OperationMeta]],
+) -> None:
+    """The daemons beside the module; the fabric manager after the modules that it looks for."""
+    fabric = probe.units.get(FABRIC)
+    task.run(
+        # from the next boot on they are loaded before it
+        task=_task("modules"),
+        needed=bool(driver.modules_to_load) and not (fabric and fabric.serves),
+        name="Load what the fabric manager needs",
+    )
+    for unit in host.loop(driver.units):
+        _keep_running(unit, probe, [*packages, *files_of.get(unit, [])])
 
 
 def _keep_running(unit: str, probe: Probe, because: list[OperationMeta]) -> None:

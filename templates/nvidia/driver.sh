@@ -4,6 +4,8 @@
 #   driver start     loads the module anew; what used the GPUs is stopped before and started after
 #   driver settle    after a reboot of ours: the module is loaded and of the planned release, the GPUs are well
 #   driver mend      resets GPUs that ask for it, makes whole those that are cut
+#   driver modules   loads what the fabric manager looks for
+#   driver forget    drops notes of reboots that have helped
 #   driver remove    takes away what `install` added
 # Every step completes what an earlier, cut run left. Exit 3: only a reboot helps.
 set -eu
@@ -20,6 +22,8 @@ mkdir -p /run/bringup "$state"
 
 {% include "nvidia/common.sh" %}
 
+{% include "shell/patient.sh" %}
+
 installed_names() {
     case $manager in
     apt) dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' 2>/dev/null | sed -n 's/^.i. //p' | sort ;;
@@ -32,12 +36,13 @@ version_of() {
     dnf) rpm -q --qf '%{VERSION}-%{RELEASE}\n' "$1" 2>/dev/null ;;
     esac
 }
-# Names of installed packages that belong to a driver; the patterns are the plan's.
+# Names of installed packages that belong to a driver; the patterns are the plan's. Ubuntu has kernels of a flavour
+# "nvidia", and what nouveau loads into the cards is no part of it either.
 belonging() {
     case $manager in
     apt) eval "dpkg-query -W -f '\${db:Status-Abbrev} \${Package}\n' $held" 2>/dev/null | sed -n 's/^.i. //p' ;;
     dnf) eval "rpm -qa --qf '%{NAME}\n' $held" | sort -u ;;
-    esac | grep -vE 'container|toolkit' || true
+    esac | grep -vE '^linux-|^nvidia-gpu-firmware$|container|toolkit' || true
 }
 installed_release() {
     for name in $(main_package) $(belonging | grep -E 'dkms|kmod') $packages; do

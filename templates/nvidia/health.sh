@@ -42,10 +42,16 @@ ails() {
     action=$(sed -n 's/.*<gpu_recovery_action>\(.*\)<.*/\1/p' "$said")
     case $action in ''|None|N/A) return 1 ;; esac
 }
+# forget NOTE...: notes of reboots that have helped: "driver", or a GPU's name
+forget() {
+    for note in "$@"; do
+        case $note in driver) rm -f "$state/rebooted" ;; *) sed -i "/ $note\$/d" "$state/rebooted-for" ;; esac
+    done
+}
 # After a reboot for the sake of GPUs: what it did not help is written down, and not rebooted for again.
 healed() {
     [ -s "$state/rebooted-for" ] || return 0
-    left=$(while read -r _ gpu; do ! ails "$gpu" || echo "$gpu"; done <"$state/rebooted-for" | tr '\n' ' ')
+    left=$(while read -r _ gpu; do ! ails "$gpu" || echo "$gpu"; done <"$state/rebooted-for" | sort -u | tr '\n' ' ')
     if [ "$left" ]; then fail "the reboot did not help these GPUs: ${left% }. Have the cards looked at."; fi
     rm -f "$state/rebooted-for"
 }

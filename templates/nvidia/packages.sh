@@ -1,11 +1,11 @@
 # --- what is installed
 
 apt_install() {
-    quietly dpkg --configure -a || true
+    quietly patient dpkg --configure -a || true
     apt_repository
-    quietly apt update || say "the package index could not be renewed; what is there is used."
+    quietly patient apt update || say "the package index could not be renewed; what is there is used."
     # a driver of this branch that is there is completed at its own release, never moved on the way
-    planned=$(installed_release || true)
+    planned=${present:-$(installed_release || true)}
     [ "${planned%%.*}" = "$branch" ] || planned=
     planned=${pinned:-$planned}
     wanted=dkms
@@ -50,7 +50,7 @@ apt_install() {
 dnf_install() {
     dnf_repository
     first=${packages##* }
-    planned=$(installed_release || true)
+    planned=${present:-$(installed_release || true)}
     offered=$(dnf_ repoquery --showduplicates --qf '%{version}\n' "$first" | sort -Vu)
     [ "${planned%%.*}" = "$branch" ] || planned=$(echo "$offered" | grep "^$branch\." | tail -n 1)
     [ "$planned" ] || fail "the package sources have no $first of branch $branch. $otherwise"
@@ -103,6 +103,7 @@ remember() {
 undo() {
     note_added
     if ! replaced; then
+        if [ -s "$state/previous" ]; then stream_back; (hold) || true; fi
         rm -f "$state/previous"
         fail "it could not be installed: $1. Mend that and run again."
     fi
@@ -116,19 +117,23 @@ undo() {
     start_users
     fail "release $old, which was there before, is back. Look at why the other failed, or set driver.branch."
 }
-# The packages that were there, at their versions, and none that came in their place.
-put_back() {
+# The module stream of what was there.
+stream_back() {
+    [ "$stream" ] || return 0
     flavour=dkms
     ! grep -q 'open' "$state/previous" || flavour=open
+    old=$(release_of <"$state/previous")
+    quietly dnf_ module reset nvidia-driver || true
+    quietly dnf_ module enable "nvidia-driver:${old%%.*}-$flavour" || true
+}
+# The packages that were there, at their versions, and none that came in their place.
+put_back() {
     extra=$(for name in $(belonging); do grep -q "^$name " "$state/previous" || echo "$name"; done)
     case $manager in
     apt) quietly apt install $(sed 's/ /=/' "$state/previous") $(for name in $extra; do echo "$name-"; done) ;;
     dnf)
         quietly dnf_ versionlock delete $(belonging) || true
-        if [ "$stream" ]; then
-            quietly dnf_ module reset nvidia-driver || true
-            quietly dnf_ module enable "nvidia-driver:${old%%.*}-$flavour" || true
-        fi
+        stream_back
         [ -z "$extra" ] || quietly rpm -e --nodeps $extra || true
         quietly dnf_ install --allowerasing $(sed 's/ /-/' "$state/previous")
         ;;

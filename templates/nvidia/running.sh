@@ -3,19 +3,31 @@
 # Units of ours, and of the driver's own, that keep the GPUs busy; those that ran are started again.
 users="$(cd /etc/systemd/system && ls -d vllm-*.service ollama-*.service 2>/dev/null || true)"
 beside_units='nvidia-dcgm.service nvidia-fabricmanager.service nvidia-imex.service nvidia-persistenced.service'
+# The first process, of what has a GPU open, that goes with none of these units.
+stranger() {
+    find /proc/[0-9]*/fd -lname '/dev/nvidia[0-9]*' -printf '%h\n' 2>/dev/null | sed 's,/fd$,,; s,.*/,,' | sort -u |
+        while read -r process; do
+            for unit in $users $beside_units; do
+                if grep -qF "/$unit" "/proc/$process/cgroup" 2>/dev/null; then continue 2; fi
+            done
+            # one that looked and is gone holds nothing
+            [ ! -e "/proc/$process" ] || echo "$process"
+        done | head -n 1
+}
 # stop_users [UNIT...]: beside the services of ours these units, or all that use the driver
 stop_users() {
-    running=
-    for unit in $users nvidia-dcgm.service; do
-        case $(systemctl is-active "$unit" 2>/dev/null) in active|activating|reloading) running="$running $unit" ;; esac
-    done
-    [ -e "$state/stopped" ] || echo $running >"$state/stopped"
-    for unit in $users ${*:-$beside_units}; do systemctl stop "$unit" 2>/dev/null || true; done
-    holder=$(find /proc/[0-9]*/fd -lname '/dev/nvidia[0-9]*' -printf '%h\n' 2>/dev/null | cut -d / -f 3 | sort -u | head -n 1)
+    holder=$(stranger)
     if [ "$holder" ]; then
+        # what a run that was cut has stopped
         start_users
         fail "$(cat "/proc/$holder/comm" 2>/dev/null) (pid $holder) uses the GPUs and is none of ours. Stop it, run again."
     fi
+    running=$(cat "$state/stopped" 2>/dev/null || true)
+    for unit in ${*:-$beside_units} $users; do
+        case $(systemctl is-active "$unit" 2>/dev/null) in active|activating|reloading) running="$running $unit" ;; esac
+    done
+    echo $running >"$state/stopped"
+    for unit in $users ${*:-$beside_units}; do systemctl stop "$unit" 2>/dev/null || true; done
 }
 start_users() {
     for unit in $(cat "$state/stopped" 2>/dev/null); do
@@ -78,11 +90,13 @@ runs() {
     rm -f "$waiting" "$state/previous" "$state/rebooted" "$state/failed"
     say "release $release runs on $shown GPUs."
 }
+# what the fabric manager looks for before it starts
+modules() { for name in $to_load; do modprobe "$name" || true; done; }
 start_units() {
     systemctl daemon-reload
     for unit in $units; do
         systemctl --quiet enable "$unit" 2>/dev/null || continue
-        [ "$unit" != nvidia-fabricmanager.service ] || for name in $to_load; do modprobe "$name" || true; done
+        [ "$unit" != nvidia-fabricmanager.service ] || modules
         systemctl restart "$unit" ||
             { say "$unit does not start: $(journalctl -q --no-pager -o cat -n 1 -u "$unit")"; return 1; }
     done
@@ -93,7 +107,7 @@ before_reboot() {
     stop_users
     boot=$(cat /proc/sys/kernel/random/boot_id)
     if [ $# -eq 0 ]; then echo "$boot $(installed_release)" >"$state/rebooted"
-    else for gpu in "$@"; do echo "$boot $gpu"; done >"$state/rebooted-for"; fi
+    else for gpu in "$@"; do echo "$boot $gpu"; done >>"$state/rebooted-for"; fi
     # what was stopped is enabled, and starts with the boot
     rm -f "$state/stopped"
 }

@@ -58,6 +58,10 @@ apt_components() {
     done
     if [ -s "$list.new" ]; then mv -f "$list.new" "$list"; else rm -f "$list.new"; fi
 }
+unreadable() {
+    words=$(grep -m 1 '^Error: ' "$said" || tail -n 1 "$said")
+    fail "the package sources cannot be read: ${words#Error: }. Correct sources.nvidia, or the host's own, and run again."
+}
 dnf_repository() {
     if [ "$source" = nvidia ] && [ "$repository" ] && ! rpm -q gpg-pubkey --qf '%{VERSION}\n' 2>/dev/null | grep -qi "${key_short}"; then
         scratch=$(mktemp -d)
@@ -67,9 +71,12 @@ dnf_repository() {
         rpm --import "$scratch/key"; rm -rf "$scratch"
         : >"$state/key-brought"
     fi
-    if ! quietly dnf_ repoquery --available dkms || [ ! -s "$said" ]; then
-        quietly dnf_ install epel-release ||
+    quietly dnf_ repoquery --available dkms || unreadable
+    if ! grep -q '^dkms-' "$said"; then
+        if ! quietly dnf_ install epel-release; then
+            grep -qE 'Unable to find a match|No match for argument' "$said" || unreadable
             fail "dkms is in EPEL, which is not enabled and cannot be installed. Enable EPEL on this host."
+        fi
         for name in crb powertools; do dnf config-manager --set-enabled "$name" >/dev/null 2>&1 || true; done
     fi
     if [ "$stream" ]; then

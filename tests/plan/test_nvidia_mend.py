@@ -151,6 +151,21 @@ class TestAReboot:
         assert mending(probe, reboot="allowed") == Mending()
         assert "A reboot did not help. Have the card looked at." in warned(probe)
 
+    def test_that_has_helped_is_forgotten_though_its_own_run_was_cut(self) -> None:
+        driver = ailing(rebooted=(BEFORE, "580.95.05"), rebooted_for=((BEFORE, GPU), (BEFORE, ADDRESS)))
+        assert plan(driver).driver.forget == ("driver", ADDRESS, GPU)
+        # it has not happened yet
+        now = driver.boot_id
+        same = ailing(rebooted=(now, "580.95.05"), rebooted_for=((now, GPU),))
+        assert plan(same).driver.forget == ()
+
+    def test_that_has_not_helped_is_remembered(self) -> None:
+        for smi in (PENDING, "Unable to determine the device handle"):
+            assert plan(ailing(smi, rebooted_for=((BEFORE, GPU),))).driver.forget == ()
+        # the driver's own note, while the driver does not run as it shall
+        idle = dataclasses.replace(ailing(rebooted=(BEFORE, "580.95.05")), driver=None, smi="")
+        assert plan(idle).driver.forget == ()
+
     def test_does_not_help_memory_that_is_beyond_repair(self) -> None:
         failed = ailing(PENDING.replace("row_pending", "row_failure"))
         assert mending(failed, reboot="allowed") == Mending()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ops.chinese import translated
 from tests.plan.test_burn_in import record, sample
 from tests.probes import with_block
 from tests.roles.fleet import Answer, FakeHost, Run, deploy
@@ -52,11 +53,16 @@ def test_gpus_are_tested_after_torch_and_before_anything_is_served() -> None:
     assert "driver hold" not in install
 
 
-def test_a_gpu_that_fails_costs_its_host_and_is_named() -> None:
+def failed() -> str:
+    """The record of a GPU whose memory is faulty."""
     result = sample("gb10-level2")
     entry = result["DCGM Diagnostic"]["test_categories"][1]["tests"][0]["results"][0]
     entry |= {"status": "Fail", "warnings": [{"error_severity": 2, "warning": "Memory errors were found."}]}
-    done = run(GPU, record(result, **MINE))
+    return record(result, **MINE)
+
+
+def test_a_gpu_that_fails_costs_its_host_and_is_named() -> None:
+    done = run(GPU, failed())
     assert done.code != 0
     assert "testing the GPUs: burn-in: memory failed on GPU 0: Memory errors were found." in done.output
     assert "warning: burn-in: software failed on GPU 0: Persistence Mode:" in done.output
@@ -73,6 +79,20 @@ def test_gpus_in_use_are_left_in_peace() -> None:
     done = run(text, "")
     assert of_dcgm(done) == []
     assert "the diagnostic waits: the GPUs are in use by 812 python3" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("driver", ["580.65.06", "570.86.15"])
+def test_a_gpu_that_failed_is_not_served_while_its_next_test_waits(driver: str) -> None:
+    recorded = failed().replace("580.65.06", driver)
+    text = with_block(installed(GPU), "burn_in", recorded)
+    done = run(with_block(text, "gpu_holders", "812 python3 0::/system.slice/other.service"), "")
+    sentence = (
+        "burn_in: the diagnostic failed (memory failed on GPU 0: Memory errors were found), and cannot run "
+        "again: the GPUs are in use by 812 python3 0::/system.slice/other.service. Stop that, and run again."
+    )
+    assert done.code != 0 and sentence in " ".join(done.output.split())
+    assert translated(sentence)
+    assert "service restart" not in done.kinds("gpu")
 
 
 def test_dcgm_goes_when_it_shall_be_absent() -> None:

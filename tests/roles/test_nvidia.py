@@ -327,6 +327,21 @@ class TestGpusThatAil:
 
 
 class TestAHostWithADriver:
+    def test_of_nvlink_5_has_what_its_fabric_manager_looks_for_before_that_starts(self) -> None:
+        beside = [f"{name} hi  595.71.05-1" for name in ("nvidia-fabricmanager", "libnvidia-nscq", "nvlsm")]
+        text = probed(*INSTALLED, *beside, kernel=BUILT, driver="595.71.05", modules="nvidia")
+        text = with_block(text, "pci", *(f"0000:{n}b:00.0 0x10de 0x2901 0x030200" for n in range(8)))
+        run = deploy(FakeHost("b200", text))
+        assert tasks(run, "b200") == ["modules"]
+        commands = [trip.command for trip in run.execs["b200"]]
+        (start,) = (n for n, command in enumerate(commands) if "restart nvidia-fabricmanager" in command)
+        assert any("driver modules" in command for command in commands[:start])
+
+    def test_that_a_reboot_has_helped_is_rebooted_again_when_that_is_needed(self) -> None:
+        notes = ("rebooted another-boot 595.71.05",)
+        text = probed(*INSTALLED, kernel=BUILT, driver="595.71.05", modules="nvidia", notes=notes)
+        assert tasks(deploy(FakeHost("cut", text, MODEL)), "cut") == ["forget driver"]
+
     def test_of_another_release_than_its_libraries_loads_it_anew(self, fleet: Run) -> None:
         assert tasks(fleet, "mismatch") == ["start"]
 

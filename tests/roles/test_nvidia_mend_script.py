@@ -1,13 +1,16 @@
 """The program on the host when things go wrong later: upgrades that do not come up, GPUs that ail."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plan.nvidia_work import belongs
 from plan.probe import Probe
-from tests.plan.test_nvidia import H100, machine
+from plan.probe_driver import InstalledDriver, Kernel, Package
+from tests.plan.test_nvidia import H100, KERNEL, machine
 from tests.roles.driver_sandbox import Sandbox
 from tests.roles.test_nvidia_script import KERNELS, NEW, OLD, rhel
 
@@ -121,6 +124,19 @@ class TestAnUpgradeThatDoesNotComeUp:
         assert "470" not in text(host, "etc/bringup/driver/previous")
         host.write("does-not-load", "595.71.05\n")
         assert host.run(rhel("9.6"), "start").stderr.splitlines()[-1] == BACK
+
+
+class TestADriverOfTwoReleases:
+    def test_is_made_whole_at_the_one_that_the_plan_says(self, tmp_path: Path) -> None:
+        older, newer = "595.58.03-1", "595.71.05-1"
+        host = Sandbox(tmp_path, {"nvidia-kernel-open-dkms": older, "nvidia-driver-cuda": newer})
+        # a source that keeps the newest alone
+        host.write("madison", "".join(f"{name} | {newer} | https://mirror\n" for name in host.installed))
+        packages = {name: Package("hi", version) for name, version in host.installed.items()}
+        there = InstalledDriver(packages, (Kernel(KERNEL, True, "installed", "595.58.03"),), KERNEL)
+        done = host.run(replace(machine(driver="595.58.03"), nvidia=there), "install")
+        assert done.returncode == 0, done.stderr
+        assert {name: host.packages()[name] for name in host.installed} == dict.fromkeys(packages, newer)
 
 
 class TestAPinnedRelease:
@@ -267,3 +283,31 @@ class TestAfterARebootForTheirSake:
         assert host.run(machine(), "before_reboot", "GPU-1", "0000:3b:00.0").returncode == 0
         assert text(host, self.record) == "a-boot-id GPU-1\na-boot-id 0000:3b:00.0\n"
         assert not (host.folder / "etc/bringup/driver/rebooted").exists()
+
+    def test_gpus_of_an_earlier_reboot_stay_noted(self, tmp_path: Path) -> None:
+        host = Sandbox(tmp_path)
+        host.write("proc/sys/kernel/random/boot_id", "a-boot-id\n")
+        host.write(self.record, "an-older-boot GPU-2\n")
+        assert host.run(machine(), "before_reboot", "GPU-1").returncode == 0
+        assert text(host, self.record) == "an-older-boot GPU-2\na-boot-id GPU-1\n"
+
+    def test_what_has_helped_is_forgotten_and_nothing_else(self, tmp_path: Path) -> None:
+        host = Sandbox(tmp_path)
+        host.write(self.record, "a-boot-id GPU-1\na-boot-id GPU-12\n")
+        host.write("etc/bringup/driver/rebooted", "a-boot-id 580.95.05\n")
+        assert host.run(machine(), "forget", "GPU-1").returncode == 0
+        assert text(host, self.record) == "a-boot-id GPU-12\n"
+        assert (host.folder / "etc/bringup/driver/rebooted").exists()
+        assert host.run(machine(), "forget", "driver").returncode == 0
+        assert not (host.folder / "etc/bringup/driver/rebooted").exists()
+
+
+def test_a_kernel_of_the_flavour_nvidia_is_none_of_the_driver(tmp_path: Path) -> None:
+    ours = ["libnvidia-compute", "nvidia-dkms-open"]
+    others = ["linux-image-6.8.0-1013-nvidia", "nvidia-container-toolkit", "nvidia-gpu-firmware"]
+    host = Sandbox(tmp_path, dict.fromkeys([*ours, *others], "595.71.05-1"))
+    done = host.run(machine(), "hold")
+    assert done.returncode == 0, done.stderr
+    assert host.asked("apt-mark") == [f"apt-mark hold {' '.join(ours)}"]
+    # and so says the plan of what is to be held
+    assert [name for name in (*ours, *others) if belongs(name)] == ours

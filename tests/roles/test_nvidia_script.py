@@ -86,13 +86,28 @@ class TestDnf:
     def test_says_where_dkms_is_when_epel_is_missing(self, host: Sandbox) -> None:
         host.write("offers-dkms", "")
         dnf = host.folder / "bin" / "dnf"
-        dnf.write_text(dnf.read_text().replace('case "$*" in', 'case "$*" in *epel*) exit 1 ;;', 1))
+        refusal = "echo 'Error: Unable to find a match: epel-release' >&2; exit 1"
+        dnf.write_text(dnf.read_text().replace('case "$*" in', f'case "$*" in *epel*) {refusal} ;;', 1))
         done = host.run(rhel("9.6"), "install")
         assert done.stderr == (
             "driver: dkms is in EPEL, which is not enabled and cannot be installed. "
             "Enable EPEL on this host.\n"
         )
         assert host.packages() == {}
+
+    @pytest.mark.parametrize("asked", ["--available dkms", "epel"])
+    def test_says_which_repository_cannot_be_reached(self, host: Sandbox, asked: str) -> None:
+        host.write("offers-dkms", "")
+        problem = "Failed to download metadata for repo 'bringup-nvidia': Cannot download repomd.xml"
+        host.write("unreachable", f"Error: {problem}\n")
+        dnf = host.folder / "bin" / "dnf"
+        refusal = f'case "$*" in *"{asked}"*) cat unreachable >&2; exit 1 ;;'
+        dnf.write_text(dnf.read_text().replace('case "$*" in', refusal, 1))
+        done = host.run(rhel("9.6"), "install")
+        assert done.stderr == (
+            f"driver: the package sources cannot be read: {problem}. Correct sources.nvidia, or the host's "
+            "own, and run again.\n"
+        )
 
     def test_trusts_the_pinned_key_alone(self, host: Sandbox) -> None:
         host.write("fingerprint", "fpr:::::::::0000000000000000000000000000000000000000:\n")
@@ -171,6 +186,20 @@ class TestAnUpgradeThatFails:
         done = host.run(rhel("9.6"), "install")
         assert "release 580.95.05, which was there before, could not be put back either" in done.stderr
 
+    def test_before_anything_is_replaced_leaves_its_stream_and_its_locks(self, tmp_path: Path) -> None:
+        host = Sandbox(tmp_path, OLD)
+        host.write("dnf-refuses", dnf_said("no-match"))
+        done = host.run(rhel("9.6"), "install")
+        assert "it could not be installed: Unable to find a match" in done.stderr
+        assert host.packages() == OLD
+        steps = host.asked("dnf module", "dnf versionlock")
+        assert steps[-4:] == [
+            "dnf module reset nvidia-driver",
+            "dnf module enable nvidia-driver:580-open",
+            "dnf versionlock delete kmod-nvidia-open-dkms nvidia-driver-cuda",
+            "dnf versionlock add kmod-nvidia-open-dkms nvidia-driver-cuda",
+        ]
+
 
 class TestApt:
     def test_says_in_one_sentence_what_cannot_be_resolved(self, host: Sandbox) -> None:
@@ -189,6 +218,28 @@ class TestApt:
         host.write("unresolved", "E: Unable to locate package nvidia-kernel-open-dkms\n")
         done = host.run(machine(), "install")
         assert "cannot be installed, the package sources have no nvidia-kernel-open-dkms. Set" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("program", "asked", "words"),
+        [
+            ("apt-get", "update", "E: Could not get lock /var/lib/apt/lists/lock. It is held by apt"),
+            ("dpkg", "--configure", "dpkg: error: dpkg frontend lock was locked by another process"),
+        ],
+    )
+    def test_waits_for_the_hosts_own_updates(
+        self, host: Sandbox, program: str, asked: str, words: str
+    ) -> None:
+        host.write("held", words)
+        file = host.folder / "bin" / program
+        refusal = f'case "$*" in *{asked}*) if [ -e held ]; then cat held >&2; exit 100; fi ;; esac'
+        file.write_text(file.read_text().replace(">>asked\n", f">>asked\n{refusal}\n", 1))
+        sleep = host.folder / "bin" / "sleep"
+        sleep.write_text(f"#!/bin/sh\nrm {host.folder}/held\n")
+        sleep.chmod(0o755)
+        done = host.run(machine(), "install")
+        assert done.returncode == 0, done.stderr
+        assert "package index" not in done.stderr
+        assert len([line for line in host.asked(program) if asked in line]) == 2
 
     def test_takes_a_fabric_manager_of_the_very_release(self, host: Sandbox) -> None:
         lines = [
@@ -277,13 +328,62 @@ class TestALock:
 
 
 class TestLoading:
-    def test_waits_for_a_reboot_where_the_module_is_in_use(self, host: Sandbox) -> None:
+    RUNNING = ("nvidia-persistenced.service", "nvidia-fabricmanager.service", "vllm-chat.service")
+
+    @pytest.fixture
+    def ready(self, host: Sandbox) -> Sandbox:
+        """A driver that is installed and is to be put to work; the fabric manager is no unit of the plan."""
         host.write("installed", "nvidia-kernel-open-dkms 595.71.05-1\n")
-        host.write("sys/module/nvidia/holders/nvidia_uvm", "")
+        host.write("etc/systemd/system/vllm-chat.service", "")
         uname = host.folder / "bin" / "uname"
         uname.write_text("#!/bin/sh\necho 6.1.0-56-amd64\n")
+        systemctl = host.folder / "bin" / "systemctl"
+        active = "|".join(f"*{unit}" for unit in self.RUNNING)
+        body = f'case "$*" in "is-active "*) case "$*" in {active}) echo active ;; esac ;; esac'
+        systemctl.write_text(f'#!/bin/sh\ncd {host.folder}\necho "systemctl $*" >>asked\n{body}\n')
         uname.chmod(0o755)
-        done = host.run(machine(), "start")
+        return host
+
+    def holds(self, host: Sandbox, process: int, unit: str) -> None:
+        """A process of that unit has a GPU open."""
+        host.write(f"proc/{process}/cgroup", f"0::/system.slice/{unit}\n")
+        host.write(f"proc/{process}/comm", "python3\n")
+        (host.folder / f"proc/{process}/fd").mkdir()
+        (host.folder / f"proc/{process}/fd/7").symlink_to("/dev/nvidia0")
+
+    def test_waits_for_a_reboot_where_the_module_is_in_use(self, ready: Sandbox) -> None:
+        ready.write("sys/module/nvidia/holders/nvidia_uvm", "")
+        for process, unit in enumerate(self.RUNNING, start=40):
+            self.holds(ready, process, unit)
+        done = ready.run(machine(), "start")
         assert done.returncode == 3
         assert done.stderr == "driver: only a reboot helps: nvidia is in use and cannot be unloaded\n"
-        assert (host.folder / "run/bringup/reboot-pending").read_text().startswith("nvidia is in use")
+        assert (ready.folder / "run/bringup/reboot-pending").read_text().startswith("nvidia is in use")
+        asked = ready.asked("systemctl")
+        for unit in self.RUNNING:
+            assert asked.index(f"systemctl stop {unit}") < asked.index(f"systemctl --no-block start {unit}")
+
+    def test_stops_nothing_where_a_program_that_is_none_of_ours_holds_a_gpu(self, ready: Sandbox) -> None:
+        self.holds(ready, 40, "vllm-chat.service")
+        self.holds(ready, 812, "jupyter.service")
+        # of a run that was cut
+        ready.write("etc/bringup/driver/stopped", "nvidia-imex.service\n")
+        done = ready.run(machine(), "start")
+        assert (done.returncode, done.stderr) == (
+            1,
+            "driver: python3 (pid 812) uses the GPUs and is none of ours. Stop it, run again.\n",
+        )
+        assert not [line for line in ready.asked("systemctl") if " stop " in line]
+        assert "systemctl --no-block start nvidia-imex.service" in ready.asked("systemctl")
+
+    def test_starts_too_what_a_run_that_was_cut_has_stopped(self, ready: Sandbox) -> None:
+        ready.write("etc/bringup/driver/stopped", "nvidia-imex.service\n")
+        ready.write("sys/module/nvidia/holders/nvidia_uvm", "")
+        ready.run(machine(), "start")
+        asked = ready.asked("systemctl --no-block")
+        assert [line.split()[-1] for line in asked] == [
+            "nvidia-imex.service",
+            "nvidia-fabricmanager.service",
+            "nvidia-persistenced.service",
+            "vllm-chat.service",
+        ]
