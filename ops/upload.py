@@ -231,9 +231,10 @@ def append(remote: Remote, target: str, start: int, piece: bytes, owner: str = U
         NotWrittenError: the host cannot.
     """
     file = shlex.quote(target)
-    # what a cut piece left behind its beginning goes first
+    # what stands there may be a file of a published model, too, linked; what a cut piece left goes first
+    anew = "" if start else f"rm -f {file} && "
     script = (
-        f'install -d -o {owner} -g {owner} "$(dirname {file})" && touch {file} && '
+        f'install -d -o {owner} -g {owner} "$(dirname {file})" && {anew}touch {file} && '
         f"truncate -s {start} {file} && base64 -d >>{file} && "
         f"[ $(stat -c %s {file}) = {start + len(piece)} ] && chown {owner}:{owner} {file}"
     )

@@ -63,6 +63,16 @@ def test_an_empty_file_is_sent_too(tmp_path: Path) -> None:
     assert (tmp_path / "there").read_bytes() == b""
 
 
+def test_a_file_that_is_a_published_models_as_well_is_not_written_into(tmp_path: Path) -> None:
+    me = pwd.getpwuid(os.getuid()).pw_name
+    published = tmp_path / "published"
+    published.write_bytes(b"as it is served")
+    os.link(published, tmp_path / "staged")
+    upload.append(Here(), str(tmp_path / "staged"), 0, b"another", owner=me)
+    assert published.read_bytes() == b"as it is served"
+    assert (tmp_path / "staged").read_bytes() == b"another"
+
+
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelPlan:
     """One of three files in the operator's directory, and nothing of it on the host."""
