@@ -155,14 +155,17 @@ class _Errors(logging.Handler):
 
 
 _run: _Run | None = None
+_named: list[str] = []
 
 
-def expect(deploy: str) -> None:
+def expect(deploy: str, inventory: str) -> None:
     """Called before anything is connected to, so that a deploy that reaches no host is reported too.
 
     Args:
         deploy: the file whose runs are reported; pyinfra reads its configuration for other commands as well.
+        inventory: as the operator named it; pyinfra keeps no word of it.
     """
+    _named[:] = [inventory]
     if deploy in sys.argv and ctx_state.isset():
         _begin(ctx_state.get())
 
@@ -177,15 +180,10 @@ def begin(host: Host) -> None:
 def _begin(state: State) -> _Run:
     global _run
     if _run is None:
-        _run = _Run(state, _inventory(sys.argv[1:]))
+        _run = _Run(state, "".join(_named))
         logger.addHandler(_Errors(logging.ERROR))
         atexit.register(_run.write)
     return _run
-
-
-def _inventory(arguments: Iterable[str]) -> str:
-    """The inventory as the operator named it: pyinfra keeps no word of it."""
-    return next((word for word in arguments if word.endswith(".py") or word.startswith("@")), "")
 
 
 def planned(name: str, plan: HostPlan, probe: Probe) -> None:

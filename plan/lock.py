@@ -201,6 +201,10 @@ def read(path: Path) -> Lock:
     """
     try:
         return parse(path.read_text(), path.name)
+    except FileNotFoundError:
+        raise SettingsError(
+            [f"lock: {path}: there is none. Make it with `python -m plan lock INVENTORY`, or name another."]
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no text"
         raise SettingsError(

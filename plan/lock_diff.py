@@ -3,10 +3,12 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from plan.lock import Host, Lock, Model, Stack
+from plan.lock import Archive, Host, Lock, Model, Packages, Stack
 
 # More hosts than this are counted and not named.
 _NAMED = 4
+# A distribution's packages move by the hundred.
+_LISTED = 10
 
 
 def lines(old: Lock, new: Lock) -> Iterator[str]:
@@ -35,6 +37,9 @@ def _host(old: Lock, new: Lock, before: Host | None, after: Host | None) -> Iter
     ):
         yield from _stacks(_of(old.stack, before.stack), _of(new.stack, after.stack))
     yield from _moved("Ollama", before.ollama, after.ollama)
+    if before.ollama and before.ollama == after.ollama:
+        yield from _archive(before.ollama, old.ollama[before.ollama], new.ollama[before.ollama])
+    yield from _system(old.packages.get(before.packages or ""), new.packages.get(after.packages or ""))
     yield from _moved("driver", before.driver, after.driver)
     yield from _packages("driver package", _driver(old, before), _driver(new, after))
     for name in sorted({*before.tags, *after.tags}):
@@ -42,11 +47,46 @@ def _host(old: Lock, new: Lock, before: Host | None, after: Host | None) -> Iter
             yield f"model {name} {'is added' if name not in before.tags else 'goes'}"
         elif old.tag[name].layers != new.tag[name].layers:
             yield f"model {name} has other layers"
+        elif old.tag[name].manifest != new.tag[name].manifest:
+            yield f"model {name} has another manifest for the same layers"
     for name in sorted({*before.models, *after.models}):
         if name not in before.models or name not in after.models:
             yield f"model {name} {'is added' if name not in before.models else 'goes'}"
         else:
             yield from _model(name, old.model[name], new.model[name])
+
+
+def _archive(name: str, before: Archive, after: Archive) -> Iterator[str]:
+    if (before.file, before.sha256) != (after.file, after.sha256):
+        yield f"Ollama {name} has other bytes under the same version: {after.file}"
+
+
+def _system(before: Packages | None, after: Packages | None) -> Iterator[str]:
+    """The distribution's packages; those that move by the hundred are counted."""
+    if before is None or after is None:
+        if before is not after:
+            yield f"packages of the distribution {'are added' if before is None else 'go'}"
+        return
+    moved = list(_packages("system package", _versions(before), _versions(after)))
+    yield from moved[:_LISTED]
+    if len(moved) > _LISTED:
+        yield f"{len(moved) - _LISTED} more system packages move"
+    if not moved and before.files != after.files:
+        yield "system packages have other files under the same versions"
+
+
+def _versions(packages: Packages) -> dict[str, str]:
+    """Name -> version of packages, by their files: NAME_VERSION_ARCH.deb, NAME-VERSION-RELEASE.ARCH.rpm."""
+    found = {}
+    for file in packages.files:
+        stem = file.rpartition(".")[0]
+        if file.endswith(".deb"):
+            name, _, version = stem.rpartition("_")[0].partition("_")
+        else:
+            name, upstream, release = stem.rpartition(".")[0].rsplit("-", 2)
+            version = f"{upstream}-{release}"
+        found[name] = version
+    return found
 
 
 def _driver(lock: Lock, host: Host) -> Mapping[str, str]:
