@@ -3,8 +3,9 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
@@ -79,6 +80,20 @@ def _files(meant: Mapping[str, files.File]) -> dict[str, stamp.StampedFile]:
 
 
 def settings_digest(wanted: settings.Settings) -> str:
-    """Twelve hex digits that change whenever a setting does."""
-    text = json.dumps(wanted.model_dump(mode="json"), sort_keys=True)
+    """Twelve hex digits that change whenever a setting does, or what stands in a file that one names."""
+    given = wanted.model_dump(mode="json")
+    # entries under model ids are settings of their own
+    entries = {name: entry.model_dump(mode="json") for name, entry in wanted.models.downloads.items()}
+    text = json.dumps([given, entries, dict(_named_files(wanted))], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _named_files(wanted: settings.Settings) -> Iterator[tuple[str, str]]:
+    """Path and sha256 of the files on this machine whose content a plan takes."""
+    services = wanted.serve.values()
+    named = [wanted.environment.lock_file, *(service.chat_template for service in services)]
+    named += [service.ollama.modelfile for service in services]
+    for name in filter(None, named):
+        path = Path(name).expanduser()
+        if path.is_file():
+            yield name, hashlib.sha256(path.read_bytes()).hexdigest()

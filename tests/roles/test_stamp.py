@@ -3,9 +3,11 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ops.stamp import settings_digest
 from plan import settings, stamp
 from plan.decide import plan_host
 from plan.probe import parse
@@ -94,3 +96,28 @@ def test_the_host_writes_its_state_as_the_probe_would_tell_it(run: Run, tmp_path
     kinds = {kind for kind, _ in stamp.state_lines(there.state)}
     assert kinds == {kind for kind, _ in found}
     assert oct((tmp_path / "state").stat().st_mode & 0o777) == "0o600"
+
+
+def digest(data: dict[str, Any]) -> str:
+    return settings_digest(settings.read([data]))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"models": {ONE["serve"]["chat"]["model"]: {"exclude": ["*.pth"]}}},
+        {"models": {"keep": 3}},
+        {"driver": {"branch": 570}},
+    ],
+)
+def test_another_setting_is_another_digest(more: dict[str, Any]) -> None:
+    assert digest(ONE | more) != digest(ONE) == digest(ONE)
+
+
+def test_another_text_in_a_file_that_a_setting_names_is_another_digest(tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages }}")
+    data = {"serve": {"chat": {**ONE["serve"]["chat"], "chat_template": str(template)}}}
+    before = digest(data)
+    template.write_text("{{ messages[0] }}")
+    assert digest(data) != before
