@@ -163,7 +163,8 @@ class OllamaPlan:
         store: the directory of the models.
         tags: what the store shall have.
         removed_tags: what shall go from a store that stays.
-        removed_blobs: files of the store that shall go: damaged, or of no model.
+        damaged_blobs: files of the store that a pull would take as they are.
+        unused_blobs: files of no model that shall go.
         https_proxy: through which release and models are fetched.
         removed_paths: old versions; the whole of it when nothing is served any more.
     """
@@ -172,7 +173,8 @@ class OllamaPlan:
     store: str
     tags: tuple[TagPlan, ...]
     removed_tags: tuple[str, ...]
-    removed_blobs: tuple[str, ...]
+    damaged_blobs: tuple[str, ...]
+    unused_blobs: tuple[str, ...]
     removed_paths: tuple[str, ...]
     https_proxy: str | None = None
 

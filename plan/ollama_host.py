@@ -27,10 +27,11 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
     store = settings.ollama.store
     served = [service.model for service in services if isinstance(service.model, TagPlan)]
     old_modelfiles = tuple(_old_modelfiles(served, probe))
+    # a unit that is not in the settings is left alone, with all that it may run on
+    foreign = _foreign_units(own, probe)
     if not served:
-        foreign = _foreign_units(own, probe)
         all_paths = () if foreign else tuple(_all_paths(settings, probe))
-        return OllamaPlan(None, store, (), (), (), (*old_modelfiles, *all_paths))
+        return OllamaPlan(None, store, (), (), (), (), (*old_modelfiles, *all_paths))
     made = [model for model in served if isinstance(model, CreatedPlan)]
     bases = [TagPlan(model.base, "", "", store) for model in made if model.base]
     tags = _distinct([*bases, *served, *(TagPlan(tag, "", "", store) for tag in settings.ollama.models)])
@@ -40,13 +41,10 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
         archive=archive,
         store=store,
         tags=tags,
-        removed_tags=tuple(_unwanted_tags(tags, probe)) if settings.ollama.prune else (),
-        removed_blobs=tuple(_useless_blobs(settings, tags, probe)),
-        # a unit that is not in the settings is left alone, with all that it may run on
-        removed_paths=(
-            *old_modelfiles,
-            *(() if _foreign_units(own, probe) else _unused_paths(archive, store, probe)),
-        ),
+        removed_tags=tuple(_unwanted_tags(tags, probe)) if settings.ollama.prune and not foreign else (),
+        damaged_blobs=tuple(sorted(probe.ollama.damaged)),
+        unused_blobs=tuple(_unused_blobs(tags, probe)) if settings.ollama.prune else (),
+        removed_paths=(*old_modelfiles, *(() if foreign else _unused_paths(archive, store, probe))),
         https_proxy=settings.ollama.https_proxy,
     )
 
@@ -115,13 +113,9 @@ def _unwanted_tags(tags: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
     yield from (name for whole, name in sorted(probe.ollama.named.items()) if whole not in wanted)
 
 
-def _useless_blobs(settings: Settings, tags: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
-    """Files that a pull would take as they are, though they are damaged; when asked, those of no model.
-
-    What a cut pull left is of use until every model is there.
-    """
-    yield from sorted(probe.ollama.damaged)
-    if settings.ollama.prune and all(tag.there(probe) for tag in tags):
+def _unused_blobs(tags: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
+    """Files of no model. What a cut pull left is of use until every model is there."""
+    if all(tag.there(probe) for tag in tags):
         yield from sorted(probe.ollama.unused)
 
 

@@ -1,6 +1,7 @@
 """Ollama services: one server each behind loopback, active only when its model has answered."""
 
 import shlex
+from collections.abc import Iterable
 from functools import partial
 
 from pyinfra.context import host
@@ -34,6 +35,11 @@ def serve(plan: HostPlan, probe: Probe) -> None:
         )
         _models(plan.ollama, plan.ollama.archive, probe, plan.bundle)
         _services(plan, probe)
+        task.run(
+            task=_unused(plan.ollama, plan.ollama.archive),
+            needed=bool(plan.ollama.removed_tags or plan.ollama.unused_blobs),
+            name="Remove Ollama's models that no setting names",
+        )
     files.absent(
         paths=plan.ollama.removed_paths,
         seen=plan.ollama.removed_paths,
@@ -128,7 +134,7 @@ def _models(ollama: OllamaPlan, archive: Archive, probe: Probe, bundle: BundlePl
     missing = [tag for tag in ollama.tags if not tag.there(probe)]
     task.run(
         task=_pull(ollama, archive, missing, bundle),
-        needed=bool(missing or ollama.removed_tags or ollama.removed_blobs),
+        needed=bool(missing or ollama.damaged_blobs),
         name="Pull the models",
     )
 
@@ -136,11 +142,7 @@ def _models(ollama: OllamaPlan, archive: Archive, probe: Probe, bundle: BundlePl
 def _pull(
     ollama: OllamaPlan, archive: Archive, missing: list[TagPlan], bundle: BundlePlan | None
 ) -> task.Task:
-    """One server for all pulls, on an address of its own; the services may only read the store.
-
-    So a service starts without its hub, and who reaches its open port cannot delete or add a model.
-    """
-    words = [word for tag in ollama.removed_tags for word in ("remove", tag)]
+    words: list[str] = []
     for tag in missing:
         if isinstance(tag, CreatedPlan):
             words += ["create", tag.model, tag.file, tag.digest]
@@ -150,13 +152,28 @@ def _pull(
         else:
             held = ollama_registry.digest(tag.layers) if tag.layers else "any"
             words += ["pull", tag.model, ollama_registry.path(tag.model), held]
-    script = shlex.join(
-        ["rm", "-f", "--", *(f"{ollama.store}/blobs/{name}" for name in ollama.removed_blobs)]
-    )
+    label = f"models {', '.join(tag.model for tag in missing)}" if missing else "Ollama's store"
+    return _work(ollama, archive, label, ollama.damaged_blobs, words)
+
+
+def _unused(ollama: OllamaPlan, archive: Archive) -> task.Task:
+    """What no setting names goes when the services have answered: until then one may be serving it."""
+    words = [word for tag in ollama.removed_tags for word in ("remove", tag)]
+    return _work(ollama, archive, "models that no setting names", ollama.unused_blobs, words)
+
+
+def _work(
+    ollama: OllamaPlan, archive: Archive, label: str, blobs: Iterable[str], words: Iterable[str]
+) -> task.Task:
+    """One server for all work on the store, on an address of its own; the services may only read the store.
+
+    So a service starts without its hub, and who reaches its open port cannot delete or add a model.
+    """
+    script = shlex.join(["rm", "-f", "--", *(f"{ollama.store}/blobs/{blob}" for blob in blobs)])
     script += f"\nexec {shlex.join(['sh', MODELS, f'{archive.directory}/bin/ollama', *words])}"
     return task.Task(
-        name="ollama-models",
-        label=f"models {', '.join(tag.model for tag in missing)}" if missing else "Ollama's store",
+        name="ollama-models",  # one name: two at a time would want the same address
+        label=label,
         script=script,
         environment={
             "HOME": "/var/lib/bringup",

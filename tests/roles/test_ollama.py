@@ -166,16 +166,16 @@ class TestThePlan:
             *blobs(1, 2, 3, 4),
         )
         left_alone = planned(small(), probe=there).ollama
-        assert left_alone and (left_alone.removed_tags, left_alone.removed_blobs) == ((), ())
+        assert left_alone and (left_alone.removed_tags, left_alone.unused_blobs) == ((), ())
         pruned = planned(small(), PRUNE, probe=there).ollama
         assert pruned and pruned.removed_tags == (QUANTIZED,)
-        assert pruned.removed_blobs == (f"sha256-{4:064x}",)
+        assert pruned.unused_blobs == (f"sha256-{4:064x}",)
         named = planned(small(), PRUNE, {"ollama": {"models": [QUANTIZED]}}, probe=there).ollama
         assert named and named.removed_tags == ()
 
     def test_keeps_what_a_cut_pull_left_until_every_model_is_there(self) -> None:
         plan = planned(small(), PRUNE, probe=with_ollama(*blobs(4))).ollama
-        assert plan and plan.removed_blobs == ()
+        assert plan and plan.unused_blobs == ()
 
     def test_pulls_further_tags_for_its_services(self) -> None:
         plan = planned(small(), {"ollama": {"models": [QUANTIZED, TAG]}}).ollama

@@ -1,5 +1,6 @@
 """Ollama over time: models of a Modelfile, another store, another version, a proxy."""
 
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ from plan.errors import PlanError
 from plan.host import CreatedPlan
 from plan.probe import parse
 from tests import probes
-from tests.roles.fleet import Answer, FakeHost, deploy
+from tests.roles.fleet import Answer, FakeHost, Run, deploy
 from tests.roles.ollama_hosts import (
     BARE,
     PRUNE,
@@ -66,6 +67,40 @@ class TestAnUpgrade:
         assert "/etc/bringup/previous/ollama-small.service" in unit.command
         assert "the old one is put back" in run.output
         assert not [kind for kind in run.kinds("small") if kind.startswith("remove")]
+
+
+class TestAPrunedStore:
+    """A host that serves a model which no setting names any more."""
+
+    there = with_ollama("version 0.40.2", manifest(STORED, 1, 2), *blobs(1, 2, 4))
+    text = probes.with_block(there, "units", *TestAnUpgrade.unit)
+    asked: ClassVar = small(model="qwen2.5:1.5b") | PRUNE
+
+    def scripts(self, run: Run) -> list[str]:
+        starts = [trip for trip in run.execs["small"] if "--unit=bringup-ollama-models" in trip.command]
+        return [trip.script() for trip in starts]
+
+    def test_keeps_what_is_served_until_the_new_model_has_answered(self) -> None:
+        run = deploy(FakeHost("small", self.text, self.asked))
+        assert run.code == 0, run.output
+        order = ["start ollama-models", "service restart", "start ollama-models"]
+        assert [kind for kind in run.kinds("small") if kind in order] == order
+        pull, remove = (shlex.split(script.splitlines()[-1]) for script in self.scripts(run))
+        assert pull[4:] == ["pull", "qwen2.5:1.5b", "registry.ollama.ai/library/qwen2.5/1.5b", "any"]
+        assert remove[4:] == ["remove", "registry.ollama.ai/library/qwen2.5:0.5b"]
+
+    def test_keeps_the_models_beside_a_unit_that_is_in_no_setting(self) -> None:
+        unit = "\n".join(["Id=ollama-other.service", "ActiveState=active", ""])
+        plan = planned(self.asked, probe=probes.with_block(self.there, "units", unit)).ollama
+        assert plan and plan.removed_tags == ()
+
+    def test_loses_files_of_no_model_after_the_services_too(self) -> None:
+        run = deploy(FakeHost("small", self.text, small() | PRUNE))
+        assert run.code == 0, run.output
+        order = ["service restart", "start ollama-models"]
+        assert [kind for kind in run.kinds("small") if kind in order] == order
+        (script,) = self.scripts(run)
+        assert script.startswith(f"rm -f -- {STORE}/blobs/sha256-{4:064x}\n")
 
 
 class TestAStoreOnAnotherDisk:
