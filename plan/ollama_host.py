@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from plan import archives, ollama, ollama_service
-from plan.errors import PlanError
+from plan.errors import PlanError, SettingsError
 from plan.host import MODELFILES, OLLAMA_STORES, CreatedPlan, OllamaPlan, ServicePlan, TagPlan
 from plan.model_plan import MODELS_ROOT
 from plan.probe import Probe
@@ -19,7 +19,7 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
     """The plan for Ollama; None on a host whose settings say nothing of it.
 
     Raises:
-        SettingsError: the archive of the settings' version cannot be named.
+        SettingsError: the archive of the settings' version cannot be named, or a name is of two models.
     """
     own = {name: service for name, service in settings.serve.items() if _ours(service)}
     if not own:
@@ -34,7 +34,9 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
         return OllamaPlan(None, store, (), (), (), (), (*old_modelfiles, *all_paths))
     made = [model for model in served if isinstance(model, CreatedPlan)]
     bases = [TagPlan(model.base, "", "", store) for model in made if model.base]
-    tags = _distinct([*bases, *served, *(TagPlan(tag, "", "", store) for tag in settings.ollama.models)])
+    named = [*bases, *served, *(TagPlan(tag, "", "", store) for tag in settings.ollama.models)]
+    _check_names(made, named)
+    tags = _distinct(named)
     _check_files(settings, own)
     archive = archives.ollama(settings.sources, probe.architecture)
     return OllamaPlan(
@@ -72,6 +74,20 @@ def short_of_room(plan: OllamaPlan, probe: Probe) -> Iterator[str]:
             f"ollama.store: {plan.store} has {free:.1f} GiB free, the models need {needed:.0f}. "
             "Make room there, or set it to a directory on another disk."
         )
+
+
+def _check_names(made: Iterable[CreatedPlan], named: Iterable[TagPlan]) -> None:
+    """The store has one model of a name, so one of a Modelfile cannot share its name with another one.
+
+    Raises:
+        SettingsError: one does.
+    """
+    recipes = {whole_name(model.model): model.digest for model in made}
+    for tag in named:
+        recipe = recipes.get(whole_name(tag.model))
+        if recipe and not (isinstance(tag, CreatedPlan) and tag.digest == recipe):
+            fact = f"{tag.model} is made from a Modelfile, and something else is asked for by that name"
+            raise SettingsError([f"serve: {fact}. Give the model of the Modelfile a name of its own."])
 
 
 def _check_files(settings: Settings, services: Mapping[str, Service]) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from plan import modelfile
 from plan.answer import Decision
+from plan.errors import SettingsError
 from plan.host import CreatedPlan, TagPlan
 from plan.modelfile import Modelfile
 from plan.ollama_settings import QUANTISED_CACHES
+from plan.probe_ollama import whole_name
 from plan.sections import OllamaServer, Service
 
 
@@ -21,10 +23,17 @@ def recipe(name: str, service: Service) -> Modelfile | None:
 
 
 def model(name: str, service: Service, store: str) -> TagPlan:
-    """The model of a service: a tag that is pulled, or one that is made here."""
+    """The model of a service: a tag that is pulled, or one that is made here.
+
+    Raises:
+        SettingsError: its Modelfile cannot be used, or makes it from a model of the same name.
+    """
     made = recipe(name, service)
     if made is None:
         return TagPlan(service.model, "", "", store)
+    if made.tag and whole_name(made.tag) == whole_name(service.model):
+        fact = f"its Modelfile is made FROM {made.tag} itself"
+        raise SettingsError([f"serve.{name}.model: {fact}. Give the model a name of its own."])
     return CreatedPlan(service.model, "", "", store, made.text, made.tag)
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from plan.errors import PlanError
+from plan.errors import PlanError, SettingsError
 from plan.host import CreatedPlan
 from plan.probe import parse
 from tests import probes
@@ -174,6 +174,31 @@ class TestAModelOfAModelfile:
         assert isinstance(model, CreatedPlan)
         words = ["pull", TAG, "registry.ollama.ai/library/qwen2.5/0.5b", "any"]
         assert pulled(run)[-8:] == [*words, "create", "desk", file, model.digest]
+
+    def test_cannot_have_the_name_of_its_base(self, asked: dict[str, Any]) -> None:
+        asked["serve"]["small"]["model"] = f"library/{TAG}"
+        with pytest.raises(SettingsError) as refused:
+            planned(asked)
+        assert refused.value.sentences == [
+            f"serve.small.model: its Modelfile is made FROM {TAG} itself. Give the model a name of its own."
+        ]
+
+    @pytest.mark.parametrize("other", ["tag", "service", "base", "other Modelfile"])
+    def test_cannot_have_the_name_of_another_model(
+        self, asked: dict[str, Any], other: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "other").write_text("FROM desk\n" if other == "base" else f"FROM {TAG}\n")
+        made = {"engine": "ollama", "ollama": {"modelfile": str(tmp_path / "other")}}
+        others: dict[str, dict[str, Any]] = {
+            "tag": {"ollama": {"models": ["desk:latest"]}},
+            "service": {"serve": {"b": {"engine": "ollama", "model": "desk"}}},
+            "base": {"serve": {"b": made | {"model": "clerk"}}},
+            "other Modelfile": {"serve": {"b": made | {"model": "desk"}}},
+        }
+        with pytest.raises(SettingsError, match="asked for by that name. Give the model of the Modelfile"):
+            planned(asked, others[other])
+        asked["serve"]["again"] = dict(asked["serve"]["small"])
+        assert planned(asked).ollama
 
     def test_is_there_only_when_made_from_this_very_file(self, asked: dict[str, Any]) -> None:
         (service,) = planned(asked).services
