@@ -126,10 +126,10 @@ class TagPlan(ModelPlan):
         return self.store
 
     def there(self, probe: Probe) -> bool:
-        """Whether the store has its manifest and every file that the manifest names, by size."""
+        """Whether the store has its manifest and every file that the manifest names, by size; as pulled."""
         name = whole_name(self.model)
         same = not self.layers or blobs(self.layers) == probe.ollama.layers.get(name)
-        return same and name in probe.ollama.models
+        return same and name in probe.ollama.models and name not in probe.ollama.created
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,8 @@ class CreatedPlan(TagPlan):
 
     def there(self, probe: Probe) -> bool:
         """Whether the store has it, made from this very Modelfile."""
-        return super().there(probe) and probe.ollama.created.get(whole_name(self.model)) == self.digest
+        name = whole_name(self.model)
+        return name in probe.ollama.models and probe.ollama.created.get(name) == self.digest
 
 
 @dataclass(frozen=True)

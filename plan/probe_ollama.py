@@ -17,6 +17,7 @@ class InstalledOllama:
         layers: name of a model -> the files that its manifest names.
         named: every name that has a manifest -> the name that Ollama's commands take, as it was pulled.
         created: name of a model that was made from a Modelfile -> that Modelfile's digest.
+        written: the same name -> how the settings wrote it then.
         damaged: files of the store with another size than a manifest says; Ollama takes them as they are.
         unused: files of the store that no manifest names: what a cut pull left, or a removed model.
     """
@@ -28,6 +29,7 @@ class InstalledOllama:
     layers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     named: Mapping[str, str] = field(default_factory=dict)
     created: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
     damaged: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
     stored_bytes: int = 0
@@ -54,7 +56,7 @@ def parse(lines: Iterable[str]) -> InstalledOllama:
     """The block's lines: `version NAME`, `store PATH`, `old_store PATH`, then of that store
     `blob BYTES NAME`, `manifest PATH JSON`, `created NAME DIGEST`.
     """
-    versions, named, manifests, sizes, created = set(), {}, {}, {}, {}
+    versions, named, manifests, sizes, created, written = set(), {}, {}, {}, {}, {}
     store, old_stores = InstalledOllama.store, []
     for line in lines:
         kind, _, value = line.partition(" ")
@@ -70,6 +72,7 @@ def parse(lines: Iterable[str]) -> InstalledOllama:
         elif kind == "created":
             name, _, digest = value.partition(" ")
             created[whole_name(name)] = digest
+            written[whole_name(name)] = name
         elif kind == "manifest":
             path, _, text = value.partition(" ")
             model, _, tag = path.rpartition("/")
@@ -88,6 +91,7 @@ def parse(lines: Iterable[str]) -> InstalledOllama:
         layers={name: frozenset(layers) for name, layers in manifests.items()},
         named=named,
         created=created,
+        written=written,
         damaged=frozenset(blob for blob, size in wanted.items() if sizes.get(blob, size) != size),
         unused=frozenset(sizes.keys() - wanted.keys()),
     )

@@ -14,6 +14,7 @@ from plan.bundle_plan import BundlePlan
 from plan.host import OLLAMA_STORES, USER, CreatedPlan, HostPlan, OllamaPlan, ServicePlan, TagPlan
 from plan.ollama_host import STORE_PARTS
 from plan.probe import Probe
+from plan.probe_ollama import whole_name
 
 MODELS = "/opt/bringup/bin/ollama-models"
 READY = "/opt/bringup/bin/wait-until-ollama-answers"
@@ -36,7 +37,7 @@ def serve(plan: HostPlan, probe: Probe) -> None:
         _models(plan.ollama, plan.ollama.archive, probe, plan.bundle)
         _services(plan, probe)
         task.run(
-            task=_unused(plan.ollama, plan.ollama.archive),
+            task=_unused(plan.ollama, plan.ollama.archive, probe),
             needed=bool(plan.ollama.removed_tags or plan.ollama.unused_blobs),
             name="Remove Ollama's models that no setting names",
         )
@@ -133,32 +134,41 @@ def _models(ollama: OllamaPlan, archive: Archive, probe: Probe, bundle: BundlePl
     )
     missing = [tag for tag in ollama.tags if not tag.there(probe)]
     task.run(
-        task=_pull(ollama, archive, missing, bundle),
+        task=_pull(ollama, archive, missing, bundle, probe),
         needed=bool(missing or ollama.damaged_blobs),
         name="Pull the models",
     )
 
 
 def _pull(
-    ollama: OllamaPlan, archive: Archive, missing: list[TagPlan], bundle: BundlePlan | None
+    ollama: OllamaPlan, archive: Archive, missing: list[TagPlan], bundle: BundlePlan | None, probe: Probe
 ) -> task.Task:
     words: list[str] = []
     for tag in missing:
         if isinstance(tag, CreatedPlan):
-            words += ["create", tag.model, tag.file, tag.digest]
+            # it may have been written otherwise then
+            words += [*_forget(tag.model, probe), "create", tag.model, tag.file, tag.digest]
         elif bundle and tag.manifest:
             where = f"{bundle.url}/ollama-models"
             words += ["take", tag.model, ollama_registry.path(tag.model), tag.manifest, where]
+            words += _forget(tag.model, probe)
         else:
             held = ollama_registry.digest(tag.layers) if tag.layers else "any"
             words += ["pull", tag.model, ollama_registry.path(tag.model), held]
+            words += _forget(tag.model, probe)
     label = f"models {', '.join(tag.model for tag in missing)}" if missing else "Ollama's store"
     return _work(ollama, archive, label, ollama.damaged_blobs, words)
 
 
-def _unused(ollama: OllamaPlan, archive: Archive) -> task.Task:
+def _forget(name: str, probe: Probe) -> list[str]:
+    """The words after which a model counts as made from a Modelfile no longer."""
+    written = probe.ollama.written.get(whole_name(name))
+    return ["forget", written] if written else []
+
+
+def _unused(ollama: OllamaPlan, archive: Archive, probe: Probe) -> task.Task:
     """What no setting names goes when the services have answered: until then one may be serving it."""
-    words = [word for tag in ollama.removed_tags for word in ("remove", tag)]
+    words = [word for tag in ollama.removed_tags for word in ("remove", tag, *_forget(tag, probe))]
     return _work(ollama, archive, "models that no setting names", ollama.unused_blobs, words)
 
 

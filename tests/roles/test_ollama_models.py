@@ -209,6 +209,11 @@ class TestAModelOfAModelfile:
             assert service.model.there(seen) is there
         assert not service.model.there(parse(with_ollama(stored, *blobs(1, 2))))
 
+    def test_is_pulled_when_its_modelfile_is_taken_away(self) -> None:
+        stored = with_ollama(manifest(STORED, 1, 2), *blobs(1, 2), f"created library/{TAG} {'0' * 12}")
+        run = deploy(FakeHost("small", stored, small()))
+        assert pulled(run)[4:] == ["pull", TAG, STORED, "any", "forget", f"library/{TAG}"]
+
     def test_counts_in_memory_as_its_base(self, asked: dict[str, Any]) -> None:
         assert not any("not in the tables" in warning for warning in planned(asked).warnings)
 

@@ -161,6 +161,17 @@ def test_the_layers_of_the_lock_are_pulled_and_no_others(there: Registry, tmp_pa
     assert other.pull("any").returncode == 0
 
 
+def test_a_model_made_from_a_modelfile_is_forgotten_as_such(there: Registry, tmp_path: Path) -> None:
+    host = Host(tmp_path, there, asks=True)
+    (tmp_path / "modelfile").write_text(f"FROM {TAG}\nSYSTEM Be kind.\n")
+    made = ("create", "desk", str(tmp_path / "modelfile"), "0" * 12)
+    done = host.run("pull", TAG, PATH, "any", *made)
+    (record,) = (host.store / "created").iterdir()
+    assert (done.returncode, record.read_text()) == (0, f"desk {'0' * 12}\n")
+    done = host.run("remove", "desk", "forget", "desk")
+    assert (done.returncode, host.served(), record.exists()) == (0, [TAG], False), done.stdout
+
+
 def test_a_lock_has_the_layers_until_the_model_is_upgraded(there: Registry) -> None:
     first = lock_make.make([SEEN], None, (), listed, there.tag, closure).lock
     assert first.hosts[SEEN.host].tags == [TAG]
