@@ -134,15 +134,20 @@ class TagPlan(ModelPlan):
 
 @dataclass(frozen=True)
 class CreatedPlan(TagPlan):
-    """A model of Ollama's store that is made there from a Modelfile; `base` is the tag to pull before."""
+    """A model of Ollama's store that is made there from a Modelfile.
+
+    `base`: the tag to pull before. `made_of`: what its FROM and ADAPTER lead to, as far as that may change:
+    commits of models, digests of the base as the lock has them.
+    """
 
     modelfile: str
     base: str | None
+    made_of: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that change with the Modelfile."""
-        return hashlib.sha256(self.modelfile.encode()).hexdigest()[:12]
+        """Twelve hex digits that change with the Modelfile and with the weights that it names."""
+        return hashlib.sha256("\n".join((self.modelfile, *self.made_of)).encode()).hexdigest()[:12]
 
     @property
     def file(self) -> str:
@@ -150,7 +155,7 @@ class CreatedPlan(TagPlan):
         return f"{MODELFILES}/{whole_name(self.model).replace('/', '--')}"
 
     def there(self, probe: Probe) -> bool:
-        """Whether the store has it, made from this very Modelfile."""
+        """Whether the store has it, made from this very Modelfile and these weights."""
         name = whole_name(self.model)
         return name in probe.ollama.models and probe.ollama.created.get(name) == self.digest
 

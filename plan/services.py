@@ -86,7 +86,7 @@ def plan_service(
     ollama = service.engine == "ollama"
     weights_gib = decision.memory.weights_gib if decision.memory else 0.0
     model = (
-        ollama_service.model(name, service, settings.ollama.store)
+        ollama_service.model(name, service, settings, pins)
         if ollama
         else model_plan(service.model, service.revision, settings, pins)
     )

@@ -195,7 +195,7 @@ class TestAModelOfAModelfile:
             "base": {"serve": {"b": made | {"model": "clerk"}}},
             "other Modelfile": {"serve": {"b": made | {"model": "desk"}}},
         }
-        with pytest.raises(SettingsError, match="asked for by that name. Give the model of the Modelfile"):
+        with pytest.raises(SettingsError, match="and something else is asked for by that name"):
             planned(asked, others[other])
         asked["serve"]["again"] = dict(asked["serve"]["small"])
         assert planned(asked).ollama
@@ -239,3 +239,14 @@ class TestAModelOfAModelfile:
         ]
         plan = planned(asked, {"models": {"Qwen/Some-GGUF": {}}})
         assert plan.ollama and [tag.model for tag in plan.ollama.tags] == ["desk"]
+
+    def test_is_made_anew_when_the_commit_of_its_file_moves(self, tmp_path: Path) -> None:
+        digests = set()
+        for revision, commit in (("current", "1"), ("current", "2"), ("1" * 40, "1"), ("1" * 40, "2")):
+            (tmp_path / "desk").write_text(f"FROM /srv/models/Qwen/Some-GGUF/{revision}/some.gguf\n")
+            asked = small(model="desk", ollama={"modelfile": str(tmp_path / "desk")})
+            plan = planned(asked, {"models": {"Qwen/Some-GGUF": {"revision": commit * 40}}})
+            (model,) = plan.ollama.tags  # type: ignore[union-attr]
+            assert isinstance(model, CreatedPlan)
+            digests.add((revision, model.digest))
+        assert [revision for revision, _ in sorted(digests)] == ["1" * 40, "current", "current"]
