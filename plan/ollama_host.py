@@ -66,7 +66,8 @@ def short_of_room(plan: OllamaPlan, probe: Probe) -> Iterator[str]:
     if free is None:
         return
     missing = (ollama.tags().get(tag.model.lower()) for tag in plan.tags if not tag.there(probe))
-    needed = sum(tag.size_gib for tag in missing if tag)
+    # what a cut pull left is gone on with
+    needed = max(0.0, sum(tag.size_gib for tag in missing if tag) - probe.ollama.unused_bytes / 2**30)
     if mount != mount_of(probe.ollama.store, mounts):
         needed += probe.ollama.stored_bytes / 2**30
     if free < needed:
@@ -143,8 +144,9 @@ def _old_modelfiles(models: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
 
 
 def _unused_paths(archive: archives.Archive, store: str, probe: Probe) -> Iterator[str]:
-    """Old versions, and what a store has left where it was before."""
-    for version in sorted(probe.ollama.versions - {archive.version}):
+    """Old versions, whole or not, and what a store has left where it was before."""
+    planned = {archive.version, f"{archive.version}.part"}
+    for version in sorted((probe.ollama.versions | probe.ollama.torn) - planned):
         yield f"{archives.OLLAMA_ROOT}/{version}"
     there = probe.ollama
     moved = [there.store] if there.store != store and there.stored_bytes else []

@@ -11,6 +11,7 @@ class InstalledOllama:
     """Ollama on a host: whole versions, and the models of its store.
 
     Attributes:
+        torn: directories beside the versions, of one that is being unpacked or was removed in part.
         store: the directory of what follows.
         old_stores: directories that the store was moved from, and that still have models.
         models: names as `whole_name` gives them, of models whose every file is there, by size.
@@ -20,9 +21,11 @@ class InstalledOllama:
         written: the same name -> how the settings wrote it then.
         damaged: files of the store with another size than a manifest says; Ollama takes them as they are.
         unused: files of the store that no manifest names: what a cut pull left, or a removed model.
+        stored_bytes: what its files occupy; `unused_bytes`: those that no manifest names.
     """
 
     versions: frozenset[str] = frozenset()
+    torn: frozenset[str] = frozenset()
     store: str = "/srv/models/ollama"
     old_stores: tuple[str, ...] = ()
     models: frozenset[str] = frozenset()
@@ -33,6 +36,7 @@ class InstalledOllama:
     damaged: frozenset[str] = frozenset()
     unused: frozenset[str] = frozenset()
     stored_bytes: int = 0
+    unused_bytes: int = 0
 
 
 def whole_name(name: str) -> str:
@@ -53,22 +57,26 @@ def blobs(digests: Iterable[str]) -> frozenset[str]:
 
 
 def parse(lines: Iterable[str]) -> InstalledOllama:
-    """The block's lines: `version NAME`, `store PATH`, `old_store PATH`, then of that store
-    `blob BYTES NAME`, `manifest PATH JSON`, `created NAME DIGEST`.
+    """The block's lines: `version NAME`, `torn NAME`, `store PATH`, `old_store PATH`, then of that store
+    `blob BYTES NAME BLOCKS`, `manifest PATH JSON`, `created NAME DIGEST`.
     """
-    versions, named, manifests, sizes, created, written = set(), {}, {}, {}, {}, {}
-    store, old_stores = InstalledOllama.store, []
+    versions, torn, named, manifests, sizes, created, written = set(), set(), {}, {}, {}, {}, {}
+    store, old_stores, occupied = InstalledOllama.store, [], {}
     for line in lines:
         kind, _, value = line.partition(" ")
         if kind == "version":
             versions.add(value)
+        elif kind == "torn":
+            torn.add(value)
         elif kind == "store":
             store = value
         elif kind == "old_store":
             old_stores.append(value)
         elif kind == "blob":
-            size, _, name = value.partition(" ")
+            size, name, *blocks = value.split(" ")
             sizes[name] = int(size)
+            # a pull that goes on gives its file the whole size at once
+            occupied[name] = int(blocks[0]) * 512 if blocks else int(size)
         elif kind == "created":
             name, _, digest = value.partition(" ")
             created[whole_name(name)] = digest
@@ -80,11 +88,14 @@ def parse(lines: Iterable[str]) -> InstalledOllama:
             named[name] = f"{model}:{tag}"
             manifests[name] = dict(_layers(text))
     wanted = {blob: size for layers in manifests.values() for blob, size in layers.items()}
+    unused = frozenset(sizes.keys() - wanted.keys())
     return InstalledOllama(
         versions=frozenset(versions),
+        torn=frozenset(torn),
         store=store,
         old_stores=tuple(old_stores),
-        stored_bytes=sum(sizes.values()),
+        stored_bytes=sum(occupied.values()),
+        unused_bytes=sum(occupied[name] for name in unused),
         models=frozenset(
             name for name, layers in manifests.items() if layers and layers.items() <= sizes.items()
         ),
@@ -93,7 +104,7 @@ def parse(lines: Iterable[str]) -> InstalledOllama:
         created=created,
         written=written,
         damaged=frozenset(blob for blob, size in wanted.items() if sizes.get(blob, size) != size),
-        unused=frozenset(sizes.keys() - wanted.keys()),
+        unused=unused,
     )
 
 

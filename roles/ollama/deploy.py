@@ -1,7 +1,7 @@
 """Ollama services: one server each behind loopback, active only when its model has answered."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 
 from pyinfra.context import host
@@ -41,9 +41,10 @@ def serve(plan: HostPlan, probe: Probe) -> None:
             needed=bool(plan.ollama.removed_tags or plan.ollama.unused_blobs),
             name="Remove Ollama's models that no setting names",
         )
+    removed = [*_programs(plan.ollama.removed_paths, probe), *plan.ollama.removed_paths]
     files.absent(
-        paths=plan.ollama.removed_paths,
-        seen=plan.ollama.removed_paths,
+        paths=removed,
+        seen=removed,
         name="Remove what nothing of Ollama uses any more",
     )
 
@@ -88,6 +89,7 @@ tar --extract --file {file} --directory {archive.directory}.part --no-same-owner
     --use-compress-program {archive.packer}
 chmod -R go-w {archive.directory}.part
 sync -f {archive.directory}.part
+rm -rf {archive.directory}
 mv -T {archive.directory}.part {archive.directory}
 rm -f {file}
 """
@@ -200,6 +202,14 @@ def _work(
             "NoNewPrivileges": "yes",
         },
     )
+
+
+def _programs(removed: Collection[str], probe: Probe) -> Iterator[str]:
+    """By which a version counts as there: they go first, so that one whose removal is cut is not believed."""
+    for version in sorted(probe.ollama.versions):
+        directory = f"{OLLAMA_ROOT}/{version}"
+        if directory in removed or OLLAMA_ROOT in removed:
+            yield f"{directory}/bin"
 
 
 def _services(plan: HostPlan, probe: Probe) -> None:

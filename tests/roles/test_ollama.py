@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import subprocess
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -152,6 +153,15 @@ class TestThePlan:
         assert removed(old) == ("/opt/bringup/ollama/0.1.0",)
         unit = "\n".join(["Id=ollama-other.service", "ActiveState=active", ""])
         assert removed(probes.with_block(old, "units", unit)) == ()
+
+    def test_removes_what_is_left_of_versions_but_not_what_is_being_unpacked(self) -> None:
+        plan = planned(small())
+        assert plan.ollama and plan.ollama.archive
+        version = plan.ollama.archive.version
+        found = removed(
+            with_ollama("torn 0.1.0", "torn 0.2.0.part", f"torn {version}", f"torn {version}.part")
+        )
+        assert found == ("/opt/bringup/ollama/0.1.0", "/opt/bringup/ollama/0.2.0.part")
 
     def test_removes_ollama_with_its_last_service_and_the_models_when_asked(self) -> None:
         there = with_ollama(manifest(TestTheStore.path, 1, 2), *blobs(1, 2))
@@ -321,6 +331,18 @@ class TestADeploy:
     def test_touches_neither_conda_nor_python(self) -> None:
         sent = " ".join(trip.command for trip in self.run.execs["small"][1:])
         assert "conda" not in sent and "uv pip" not in sent
+
+    def test_unpacks_over_what_is_left_of_a_version(self, tmp_path: Path) -> None:
+        (start,) = [
+            trip for trip in self.run.execs["small"] if "--unit=bringup-ollama.service" in trip.command
+        ]
+        last = [line for line in start.script().splitlines() if line.startswith(("sync", "rm -rf", "mv"))]
+        goal = tmp_path / TestTheArchive.newest["version"]
+        for directory in (goal / "lib", Path(f"{goal}.part") / "bin"):
+            directory.mkdir(parents=True)
+        script = "\n".join(last[-3:]).replace(f"/opt/bringup/ollama/{goal.name}", str(goal))
+        subprocess.run(["sh", "-euc", script], check=True)
+        assert [path.name for path in tmp_path.rglob("*")] == [goal.name, "bin"]
 
     def test_pulls_through_a_server_of_its_own_as_the_service_user(self) -> None:
         pull = pull_command(self.run).command

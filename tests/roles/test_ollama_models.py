@@ -1,5 +1,6 @@
 """Ollama over time: models of a Modelfile, another store, another version, a proxy."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,8 +52,13 @@ class TestAnUpgrade:
         run = deploy(FakeHost("small", self.text, small()))
         assert run.code == 0, run.output
         kinds = run.kinds("small")
-        order = ["start ollama", "service restart", "remove /opt/bringup/ollama/0.13.3"]
+        order = ["start ollama", "service restart", "remove /opt/bringup/ollama/0.13.3/bin"]
         assert [kind for kind in kinds if kind in order] == order
+        # the program first: with it alone a version whose removal was cut would count as whole
+        assert any(
+            trip.command.endswith("/opt/bringup/ollama/0.13.3/bin /opt/bringup/ollama/0.13.3")
+            for trip in run.execs["small"]
+        )
 
     def test_that_does_not_serve_puts_the_old_unit_back_and_keeps_its_libraries(self) -> None:
         fails = Answer("-p ActiveState", "failed 0 none")
@@ -157,6 +163,20 @@ class TestAStoreOnAnotherDisk:
     def test_is_refused_where_services_cannot_read_or_others_live(self, store: str) -> None:
         (sentence,) = refusals(small(), {"ollama": {"store": store}})
         assert sentence.startswith("ollama.store: ")
+
+
+@pytest.mark.parametrize(("occupied", "short"), [(40, False), (2, True)])
+def test_a_pull_that_was_cut_needs_room_for_the_rest_alone(occupied: int, short: bool) -> None:
+    partial = f"blob {47 * 10**9} sha256-{1:064x}-partial {occupied * 2**21}"
+    mounts = ["@@mounts", f"/ {10 * 2**20}", "@@ollama"]
+    probe = with_ollama(partial).replace("@@ollama", "\n".join(mounts))
+    asked = small(model="qwen2.5:72b")
+    memory = re.sub(r"MemTotal: .*", "MemTotal: 134217728 kB", probe)
+    if short:
+        with pytest.raises(PlanError, match=r"has 10.0 GiB free, the models need 42\."):
+            planned(asked, probe=memory)
+    else:
+        assert planned(asked, probe=memory)
 
 
 class TestAModelOfAModelfile:
