@@ -134,6 +134,13 @@ class TestThePlan:
             assert word in text
         assert "torch" not in text and "python" not in text
 
+    def test_gives_a_tag_of_unknown_size_an_hour_to_start_whether_or_not_it_is_there(self) -> None:
+        stored = manifest("registry.ollama.ai/library/someone/7b", 1, 2)
+        for probe in (BARE, with_ollama(stored, *blobs(1, 2))):
+            (service,) = planned(small(model="someone:7b"), probe=probe).services
+            assert service.start_timeout_seconds == 3600
+        assert planned(small()).services[0].start_timeout_seconds < 700
+
     def test_keeps_vllms_environment_beside_it_with_vllms_pins(self) -> None:
         both = planned(small(), {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}})
         assert both.environment and both.environment.pins["vllm"]
