@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any, NoReturn
 
-from plan import bundle, compat, gpus, hub
+from plan import bundle, compat, gpus, hub, ollama_settings
 from plan.gpus import Gpu
 
 MOST_GPUS = 64
@@ -102,9 +102,7 @@ def day(text: str) -> str:
 
 def model(text: str) -> str:
     """A hub id, an Ollama tag, or a directory."""
-    if hub.is_model_id(text) or re.fullmatch(
-        r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(:[A-Za-z0-9._-]{1,64})?", text
-    ):
+    if hub.is_model_id(text) or (ollama_settings.TAG.fullmatch(text) and text[0].isalnum()):
         return text
     if text.startswith(("/", "./", "../", "~")) and text.isprintable():
         return text

@@ -126,23 +126,28 @@ class TagPlan(ModelPlan):
         return self.store
 
     def there(self, probe: Probe) -> bool:
-        """Whether the store has its manifest and every file that the manifest names, by size."""
+        """Whether the store has its manifest and every file that the manifest names, by size; as pulled."""
         name = whole_name(self.model)
         same = not self.layers or blobs(self.layers) == probe.ollama.layers.get(name)
-        return same and name in probe.ollama.models
+        return same and name in probe.ollama.models and name not in probe.ollama.created
 
 
 @dataclass(frozen=True)
 class CreatedPlan(TagPlan):
-    """A model of Ollama's store that is made there from a Modelfile; `base` is the tag to pull before."""
+    """A model of Ollama's store that is made there from a Modelfile.
+
+    `base`: the tag to pull before. `made_of`: what its FROM and ADAPTER lead to, as far as that may change:
+    commits of models, digests of the base as the lock has them.
+    """
 
     modelfile: str
     base: str | None
+    made_of: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that change with the Modelfile."""
-        return hashlib.sha256(self.modelfile.encode()).hexdigest()[:12]
+        """Twelve hex digits that change with the Modelfile and with the weights that it names."""
+        return hashlib.sha256("\n".join((self.modelfile, *self.made_of)).encode()).hexdigest()[:12]
 
     @property
     def file(self) -> str:
@@ -150,8 +155,9 @@ class CreatedPlan(TagPlan):
         return f"{MODELFILES}/{whole_name(self.model).replace('/', '--')}"
 
     def there(self, probe: Probe) -> bool:
-        """Whether the store has it, made from this very Modelfile."""
-        return super().there(probe) and probe.ollama.created.get(whole_name(self.model)) == self.digest
+        """Whether the store has it, made from this very Modelfile and these weights."""
+        name = whole_name(self.model)
+        return name in probe.ollama.models and probe.ollama.created.get(name) == self.digest
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,8 @@ class OllamaPlan:
         store: the directory of the models.
         tags: what the store shall have.
         removed_tags: what shall go from a store that stays.
-        removed_blobs: files of the store that shall go: damaged, or of no model.
+        damaged_blobs: files of the store that a pull would take as they are.
+        unused_blobs: files of no model that shall go.
         https_proxy: through which release and models are fetched.
         removed_paths: old versions; the whole of it when nothing is served any more.
     """
@@ -172,7 +179,8 @@ class OllamaPlan:
     store: str
     tags: tuple[TagPlan, ...]
     removed_tags: tuple[str, ...]
-    removed_blobs: tuple[str, ...]
+    damaged_blobs: tuple[str, ...]
+    unused_blobs: tuple[str, ...]
     removed_paths: tuple[str, ...]
     https_proxy: str | None = None
 

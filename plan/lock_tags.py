@@ -54,15 +54,25 @@ def drift(plan: HostPlan, entry: Host, lock: Lock) -> Iterator[str]:
 
 
 def held(plan: HostPlan, lock: Lock) -> HostPlan:
-    """The plan with the manifests and layers of the lock."""
+    """The plan with the manifests and layers of the lock; its services wait for these too."""
     if plan.ollama is None:
         return plan
+    tags = tuple(_with_layers(tag, lock) for tag in plan.ollama.tags)
+    services = tuple(
+        dataclasses.replace(service, model=_with_layers(service.model, lock))
+        if isinstance(service.model, TagPlan)
+        else service
+        for service in plan.services
+    )
+    return dataclasses.replace(plan, services=services, ollama=dataclasses.replace(plan.ollama, tags=tags))
 
-    def with_layers(tag: TagPlan) -> TagPlan:
-        there = lock.tag.get(key(tag.model))
-        if there is None or isinstance(tag, CreatedPlan):
-            return tag
-        return dataclasses.replace(tag, layers=tuple(sorted(there.layers)), manifest=there.manifest)
 
-    tags = tuple(map(with_layers, plan.ollama.tags))
-    return dataclasses.replace(plan, ollama=dataclasses.replace(plan.ollama, tags=tags))
+def _with_layers(tag: TagPlan, lock: Lock) -> TagPlan:
+    """A model as the lock has it; one that is made from a Modelfile is made anew with its base."""
+    if isinstance(tag, CreatedPlan):
+        base = lock.tag.get(key(tag.base)) if tag.base else None
+        return dataclasses.replace(tag, made_of=(*tag.made_of, *sorted(base.layers))) if base else tag
+    there = lock.tag.get(key(tag.model))
+    if there is None:
+        return tag
+    return dataclasses.replace(tag, layers=tuple(sorted(there.layers)), manifest=there.manifest)

@@ -1,6 +1,6 @@
 """Modelfiles of the operator: read, checked, and what they are made from.
 
-Source: Ollama's Modelfile reference (docs/modelfile.mdx).
+Source: Ollama's Modelfile reference (docs/modelfile.mdx); ParseFile and unquote in its parser/parser.go.
 """
 
 import re
@@ -26,7 +26,10 @@ INSTRUCTIONS = {
 # A file that the host has from an entry of `models`.
 GGUF = re.compile(r"/srv/models/(?!.*/\.\.?/)([A-Za-z0-9][A-Za-z0-9._-]*/){2,8}[A-Za-z0-9._-]+\.gguf")
 MOST_BYTES = 256 * 1024
-QUOTES = '"""'
+# What divides words; every other blank is part of one.
+BLANKS = " \t"
+# Instructions with a name before their value.
+NAMED = ("parameter", "message")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def read(setting: str, path: str) -> Modelfile:
     file = Path(path).expanduser()
     try:
         data = file.read_bytes()
-        text = data.decode()
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise SettingsError([f"{setting}: {file}: {error.strerror}. Correct the path."]) from None
     except UnicodeDecodeError:
@@ -92,18 +95,32 @@ def parse(text: str) -> Modelfile:
 
 
 def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
-    """Line number, instruction in small letters, value; a quoted value may go over several lines."""
-    lines = enumerate(text.splitlines(), 1)
+    """Line number, instruction in small letters, value; one in quotes ends where a line ends with them."""
+    lines = enumerate(re.split(r"\r\n|\r|\n", text), 1)
     for number, line in lines:
-        if not line.strip() or line.lstrip().startswith("#"):
+        word, value = _divided(line.strip(BLANKS))
+        if not word or word.startswith("#"):
             continue
-        word, _, value = line.strip().partition(" ")
-        value = value.strip()
-        if QUOTES in value and value.count(QUOTES) % 2:
-            for _, more in lines:
-                value += f"\n{more}"
-                if QUOTES in more:
-                    break
-            else:
+        if word.lower() in NAMED:
+            _, value = _divided(value)
+        while _unquoted(value) is None:
+            _, more = next(lines, (0, None))
+            if more is None:
                 raise ValueError(f"line {number}: its quotes are not closed. Close them.")
-        yield number, word.lower(), value.strip('"') if word.lower() == "from" else value
+            value = f"{value}\n{more}".strip()
+        yield number, word.lower(), _unquoted(value) or ""
+
+
+def _divided(text: str) -> tuple[str, str]:
+    """The first word, and the rest."""
+    word, *rest = re.split(f"[{BLANKS}]+", text, maxsplit=1)
+    return word, "".join(rest)
+
+
+def _unquoted(value: str) -> str | None:
+    """A value without its quotes; None while they are open."""
+    for quotes in ('"""', '"'):
+        if value.startswith(quotes):
+            closed = value.endswith(quotes) and len(value) >= 2 * len(quotes)
+            return value[len(quotes) : -len(quotes)] if closed else None
+    return value

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 from plan import archives, ollama, ollama_service
-from plan.errors import PlanError
+from plan.errors import PlanError, SettingsError
 from plan.host import MODELFILES, OLLAMA_STORES, CreatedPlan, OllamaPlan, ServicePlan, TagPlan
 from plan.model_plan import MODELS_ROOT
 from plan.probe import Probe
@@ -19,7 +19,7 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
     """The plan for Ollama; None on a host whose settings say nothing of it.
 
     Raises:
-        SettingsError: the archive of the settings' version cannot be named.
+        SettingsError: the archive of the settings' version cannot be named, or a name is of two models.
     """
     own = {name: service for name, service in settings.serve.items() if _ours(service)}
     if not own:
@@ -27,26 +27,26 @@ def plan_ollama(settings: Settings, services: Iterable[ServicePlan], probe: Prob
     store = settings.ollama.store
     served = [service.model for service in services if isinstance(service.model, TagPlan)]
     old_modelfiles = tuple(_old_modelfiles(served, probe))
+    # a unit that is not in the settings is left alone, with all that it may run on
+    foreign = _foreign_units(own, probe)
     if not served:
-        foreign = _foreign_units(own, probe)
         all_paths = () if foreign else tuple(_all_paths(settings, probe))
-        return OllamaPlan(None, store, (), (), (), (*old_modelfiles, *all_paths))
+        return OllamaPlan(None, store, (), (), (), (), (*old_modelfiles, *all_paths))
     made = [model for model in served if isinstance(model, CreatedPlan)]
     bases = [TagPlan(model.base, "", "", store) for model in made if model.base]
-    tags = _distinct([*bases, *served, *(TagPlan(tag, "", "", store) for tag in settings.ollama.models)])
+    named = [*bases, *served, *(TagPlan(tag, "", "", store) for tag in settings.ollama.models)]
+    _check_names(made, named)
+    tags = _distinct(named)
     _check_files(settings, own)
     archive = archives.ollama(settings.sources, probe.architecture)
     return OllamaPlan(
         archive=archive,
         store=store,
         tags=tags,
-        removed_tags=tuple(_unwanted_tags(tags, probe)) if settings.ollama.prune else (),
-        removed_blobs=tuple(_useless_blobs(settings, tags, probe)),
-        # a unit that is not in the settings is left alone, with all that it may run on
-        removed_paths=(
-            *old_modelfiles,
-            *(() if _foreign_units(own, probe) else _unused_paths(archive, store, probe)),
-        ),
+        removed_tags=tuple(_unwanted_tags(tags, probe)) if settings.ollama.prune and not foreign else (),
+        damaged_blobs=tuple(sorted(probe.ollama.damaged)),
+        unused_blobs=tuple(_unused_blobs(tags, probe)) if settings.ollama.prune else (),
+        removed_paths=(*old_modelfiles, *(() if foreign else _unused_paths(archive, store, probe))),
         https_proxy=settings.ollama.https_proxy,
     )
 
@@ -66,7 +66,8 @@ def short_of_room(plan: OllamaPlan, probe: Probe) -> Iterator[str]:
     if free is None:
         return
     missing = (ollama.tags().get(tag.model.lower()) for tag in plan.tags if not tag.there(probe))
-    needed = sum(tag.size_gib for tag in missing if tag)
+    # what a cut pull left is gone on with
+    needed = max(0.0, sum(tag.size_gib for tag in missing if tag) - probe.ollama.unused_bytes / 2**30)
     if mount != mount_of(probe.ollama.store, mounts):
         needed += probe.ollama.stored_bytes / 2**30
     if free < needed:
@@ -74,6 +75,20 @@ def short_of_room(plan: OllamaPlan, probe: Probe) -> Iterator[str]:
             f"ollama.store: {plan.store} has {free:.1f} GiB free, the models need {needed:.0f}. "
             "Make room there, or set it to a directory on another disk."
         )
+
+
+def _check_names(made: Iterable[CreatedPlan], named: Iterable[TagPlan]) -> None:
+    """The store has one model of a name, so one of a Modelfile cannot share its name with another one.
+
+    Raises:
+        SettingsError: one does.
+    """
+    recipes = {whole_name(model.model): model.digest for model in made}
+    for tag in named:
+        recipe = recipes.get(whole_name(tag.model))
+        if recipe and not (isinstance(tag, CreatedPlan) and tag.digest == recipe):
+            fact = f"{tag.model} is made from a Modelfile, and something else is asked for by that name"
+            raise SettingsError([f"serve: {fact}. Give the model of the Modelfile a name of its own."])
 
 
 def _check_files(settings: Settings, services: Mapping[str, Service]) -> None:
@@ -115,13 +130,9 @@ def _unwanted_tags(tags: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
     yield from (name for whole, name in sorted(probe.ollama.named.items()) if whole not in wanted)
 
 
-def _useless_blobs(settings: Settings, tags: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
-    """Files that a pull would take as they are, though they are damaged; when asked, those of no model.
-
-    What a cut pull left is of use until every model is there.
-    """
-    yield from sorted(probe.ollama.damaged)
-    if settings.ollama.prune and all(tag.there(probe) for tag in tags):
+def _unused_blobs(tags: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
+    """Files of no model. What a cut pull left is of use until every model is there."""
+    if all(tag.there(probe) for tag in tags):
         yield from sorted(probe.ollama.unused)
 
 
@@ -133,8 +144,9 @@ def _old_modelfiles(models: Iterable[TagPlan], probe: Probe) -> Iterator[str]:
 
 
 def _unused_paths(archive: archives.Archive, store: str, probe: Probe) -> Iterator[str]:
-    """Old versions, and what a store has left where it was before."""
-    for version in sorted(probe.ollama.versions - {archive.version}):
+    """Old versions, whole or not, and what a store has left where it was before."""
+    planned = {archive.version, f"{archive.version}.part"}
+    for version in sorted((probe.ollama.versions | probe.ollama.torn) - planned):
         yield f"{archives.OLLAMA_ROOT}/{version}"
     there = probe.ollama
     moved = [there.store] if there.store != store and there.stored_bytes else []

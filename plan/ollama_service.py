@@ -1,13 +1,17 @@
 """One service by Ollama, from its settings and its decision: its model, its variables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from plan import modelfile
 from plan.answer import Decision
+from plan.errors import SettingsError
 from plan.host import CreatedPlan, TagPlan
+from plan.model_plan import MODELS_ROOT
 from plan.modelfile import Modelfile
+from plan.models_host import Pins, model_plan
 from plan.ollama_settings import QUANTISED_CACHES
-from plan.sections import OllamaServer, Service
+from plan.probe_ollama import whole_name
+from plan.sections import OllamaServer, Service, Settings
 
 
 def recipe(name: str, service: Service) -> Modelfile | None:
@@ -20,12 +24,29 @@ def recipe(name: str, service: Service) -> Modelfile | None:
     return modelfile.read(f"serve.{name}.ollama.modelfile", path) if path else None
 
 
-def model(name: str, service: Service, store: str) -> TagPlan:
-    """The model of a service: a tag that is pulled, or one that is made here."""
-    made = recipe(name, service)
+def model(name: str, service: Service, settings: Settings, pins: Pins) -> TagPlan:
+    """The model of a service: a tag that is pulled, or one that is made here.
+
+    Raises:
+        SettingsError: its Modelfile cannot be used, or makes it from a model of the same name.
+    """
+    made, store = recipe(name, service), settings.ollama.store
     if made is None:
         return TagPlan(service.model, "", "", store)
-    return CreatedPlan(service.model, "", "", store, made.text, made.tag)
+    if made.tag and whole_name(made.tag) == whole_name(service.model):
+        fact = f"its Modelfile is made FROM {made.tag} itself"
+        raise SettingsError([f"serve.{name}.model: {fact}. Give the model a name of its own."])
+    commits = tuple(_commits(made.files, settings, pins))
+    return CreatedPlan(service.model, "", "", store, made.text, made.tag, made_of=commits)
+
+
+def _commits(files: Iterable[str], settings: Settings, pins: Pins) -> Iterator[str]:
+    """What `current` in the path of a file leads to: the text of a Modelfile stays when that moves."""
+    for file in files:
+        owner, name, revision, *_ = file.removeprefix(f"{MODELS_ROOT}/").split("/")
+        entry = settings.models.downloads.get(f"{owner}/{name}")
+        if entry and revision == "current":
+            yield model_plan(f"{owner}/{name}", entry.revision, settings, pins).commit
 
 
 def variables(name: str, server: OllamaServer, decision: Decision, store: str) -> dict[str, str]:

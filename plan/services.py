@@ -84,9 +84,9 @@ def plan_service(
 ) -> ServicePlan:
     """The plan of one service, or of the vLLM of a batch."""
     ollama = service.engine == "ollama"
-    weights_gib = decision.memory.weights_gib if decision.memory else 0.0
+    weights_gib = decision.memory.weights_gib if decision.memory else None
     model = (
-        ollama_service.model(name, service, settings.ollama.store)
+        ollama_service.model(name, service, settings, pins)
         if ollama
         else model_plan(service.model, service.revision, settings, pins)
     )

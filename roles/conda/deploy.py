@@ -1,23 +1,26 @@
 """Miniforge from a pinned installer, and the named environment from an explicit lock."""
 
 import shlex
-from collections.abc import Generator
 
-from pyinfra.api.operation import OperationMeta, operation
+from pyinfra.api.operation import OperationMeta
 from pyinfra.context import host
 
 from ops import download, files, lasting, task
 from ops import environment as packages
 from ops.render import render
 from plan import project
-from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan
+from plan.host import CONDA_PREFIX, EnvironmentPlan, HostPlan, environment_directory
 from plan.probe import COMPLETE, Probe
+
+CACHE = f"{CONDA_PREFIX}/pkgs"
+# What conda finds in its environment: nothing of the host's own settings.
+CONDA = {"HOME": "/root", "CONDARC": "/dev/null", "CONDA_PKGS_DIRS": CACHE}
 
 
 def install(plan: HostPlan, probe: Probe) -> None:
     """Installs conda, makes the environment exactly as locked, puts uv into it, resolves its packages."""
     for prefix in host.loop(plan.removed_environments):
-        remove(prefix=prefix, name="Remove the environment")
+        task.run(task=removal(prefix), name="Remove the environment")
     environment = plan.environment
     if environment is None:
         return
@@ -67,13 +70,19 @@ def hold(plan: HostPlan, probe: Probe) -> None:
     )
 
 
-@operation()
-def remove(prefix: str) -> Generator[str, None, None]:
-    """Takes an environment away, with what was written down about it."""
-    yield (
-        f"{CONDA_PREFIX}/bin/conda env remove --yes --quiet --prefix {prefix} && "
-        f"rm -rf {prefix} /etc/bringup/environments/{prefix.rpartition('/')[2]}"
-    )
+def removal(prefix: str) -> task.Task:
+    """Takes an environment away, with what was written down about it.
+
+    By what it counts as there goes last: a removal that was cut is seen, and done again.
+    """
+    name = prefix.rpartition("/")[2]
+    script = f"""{CONDA_PREFIX}/bin/conda env remove --yes --quiet --prefix {prefix} ||
+    echo "conda does not know it any more: its directory goes"
+rm -rf {prefix}/conda-meta
+if [ -d {prefix} ]; then find {prefix} -mindepth 1 -maxdepth 1 ! -name {COMPLETE} -exec rm -rf {{}} +; fi
+rm -rf {prefix} {environment_directory(name)}
+"""
+    return task.Task("environment", f"removing the environment {name}", script, CONDA)
 
 
 def resolve(environment: EnvironmentPlan, probe: Probe, written: OperationMeta) -> None:
@@ -102,14 +111,12 @@ touch {CONDA_PREFIX}/{COMPLETE}
 def _create(environment: EnvironmentPlan) -> task.Task:
     """Makes the environment anew: an explicit lock is replayed, never merged into what is there."""
     conda = f"{CONDA_PREFIX}/bin/conda"
-    cache = f"{CONDA_PREFIX}/pkgs"
     create = f"""
 rm -rf {environment.prefix}
 {conda} create --yes --quiet --prefix {environment.prefix} --file {environment.directory}/conda.explicit.txt
 """
-    script = f"{lasting.script(create, environment.prefix, [cache])}touch {environment.prefix}/{COMPLETE}\n"
-    variables = {"HOME": "/root", "CONDARC": "/dev/null", "CONDA_PKGS_DIRS": cache}
-    return task.Task("environment", f"creating the environment {environment.name}", script, variables)
+    script = f"{lasting.script(create, environment.prefix, [CACHE])}touch {environment.prefix}/{COMPLETE}\n"
+    return task.Task("environment", f"creating the environment {environment.name}", script, CONDA)
 
 
 def _uv(environment: EnvironmentPlan) -> task.Task:

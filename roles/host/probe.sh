@@ -190,9 +190,12 @@ done
 block model_pins; cat /etc/bringup/model-pins.json 2>/dev/null
 block model_facts; cat /etc/bringup/model-facts.json 2>/dev/null
 block ollama
-for directory in /opt/bringup/ollama/*; do
-    case $directory in *.part) continue ;; esac
-    if [ -x "$directory/bin/ollama" ]; then echo "version ${directory##*/}"; fi
+for directory in /opt/bringup/ollama/[0-9]*; do
+    [ -d "$directory" ] || continue
+    # what is being unpacked, or is left of a removal that was cut
+    kind=torn
+    case $directory in *.part) ;; *) [ -x "$directory/bin/ollama" ] && kind=version ;; esac
+    echo "$kind ${directory##*/}"
 done
 echo "store $ollama"
 tail -n +2 "$ollama_stores" 2>/dev/null | while read -r old; do if [ -d "$old/blobs" ]; then echo "old_store $old"; fi; done
@@ -203,7 +206,7 @@ for store in "$ollama/manifests" "$ollama/manifests-v2"; do
     done
 done
 for record in "$ollama"/created/*; do if [ -f "$record" ]; then echo "created $(cat "$record")"; fi; done
-find "$ollama/blobs" -type f -printf 'blob %s %f\n' 2>/dev/null
+find "$ollama/blobs" -type f -printf 'blob %s %f %b\n' 2>/dev/null
 block rotational; cat /sys/block/*/queue/rotational 2>/dev/null | sort -u
 block gateway
 if getent passwd bringup-gateway >/dev/null; then echo user; fi

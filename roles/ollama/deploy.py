@@ -1,6 +1,7 @@
 """Ollama services: one server each behind loopback, active only when its model has answered."""
 
 import shlex
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 
 from pyinfra.context import host
@@ -13,6 +14,7 @@ from plan.bundle_plan import BundlePlan
 from plan.host import OLLAMA_STORES, USER, CreatedPlan, HostPlan, OllamaPlan, ServicePlan, TagPlan
 from plan.ollama_host import STORE_PARTS
 from plan.probe import Probe
+from plan.probe_ollama import whole_name
 
 MODELS = "/opt/bringup/bin/ollama-models"
 READY = "/opt/bringup/bin/wait-until-ollama-answers"
@@ -34,9 +36,15 @@ def serve(plan: HostPlan, probe: Probe) -> None:
         )
         _models(plan.ollama, plan.ollama.archive, probe, plan.bundle)
         _services(plan, probe)
+        task.run(
+            task=_unused(plan.ollama, plan.ollama.archive, probe),
+            needed=bool(plan.ollama.removed_tags or plan.ollama.unused_blobs),
+            name="Remove Ollama's models that no setting names",
+        )
+    removed = [*_programs(plan.ollama.removed_paths, probe), *plan.ollama.removed_paths]
     files.absent(
-        paths=plan.ollama.removed_paths,
-        seen=plan.ollama.removed_paths,
+        paths=removed,
+        seen=removed,
         name="Remove what nothing of Ollama uses any more",
     )
 
@@ -81,6 +89,7 @@ tar --extract --file {file} --directory {archive.directory}.part --no-same-owner
     --use-compress-program {archive.packer}
 chmod -R go-w {archive.directory}.part
 sync -f {archive.directory}.part
+rm -rf {archive.directory}
 mv -T {archive.directory}.part {archive.directory}
 rm -f {file}
 """
@@ -127,36 +136,56 @@ def _models(ollama: OllamaPlan, archive: Archive, probe: Probe, bundle: BundlePl
     )
     missing = [tag for tag in ollama.tags if not tag.there(probe)]
     task.run(
-        task=_pull(ollama, archive, missing, bundle),
-        needed=bool(missing or ollama.removed_tags or ollama.removed_blobs),
+        task=_pull(ollama, archive, missing, bundle, probe),
+        needed=bool(missing or ollama.damaged_blobs),
         name="Pull the models",
     )
 
 
 def _pull(
-    ollama: OllamaPlan, archive: Archive, missing: list[TagPlan], bundle: BundlePlan | None
+    ollama: OllamaPlan, archive: Archive, missing: list[TagPlan], bundle: BundlePlan | None, probe: Probe
 ) -> task.Task:
-    """One server for all pulls, on an address of its own; the services may only read the store.
-
-    So a service starts without its hub, and who reaches its open port cannot delete or add a model.
-    """
-    words = [word for tag in ollama.removed_tags for word in ("remove", tag)]
+    words: list[str] = []
     for tag in missing:
         if isinstance(tag, CreatedPlan):
-            words += ["create", tag.model, tag.file, tag.digest]
+            # it may have been written otherwise then
+            words += [*_forget(tag.model, probe), "create", tag.model, tag.file, tag.digest]
         elif bundle and tag.manifest:
             where = f"{bundle.url}/ollama-models"
             words += ["take", tag.model, ollama_registry.path(tag.model), tag.manifest, where]
+            words += _forget(tag.model, probe)
         else:
             held = ollama_registry.digest(tag.layers) if tag.layers else "any"
             words += ["pull", tag.model, ollama_registry.path(tag.model), held]
-    script = shlex.join(
-        ["rm", "-f", "--", *(f"{ollama.store}/blobs/{name}" for name in ollama.removed_blobs)]
-    )
+            words += _forget(tag.model, probe)
+    label = f"models {', '.join(tag.model for tag in missing)}" if missing else "Ollama's store"
+    return _work(ollama, archive, label, ollama.damaged_blobs, words)
+
+
+def _forget(name: str, probe: Probe) -> list[str]:
+    """The words after which a model counts as made from a Modelfile no longer."""
+    written = probe.ollama.written.get(whole_name(name))
+    return ["forget", written] if written else []
+
+
+def _unused(ollama: OllamaPlan, archive: Archive, probe: Probe) -> task.Task:
+    """What no setting names goes when the services have answered: until then one may be serving it."""
+    words = [word for tag in ollama.removed_tags for word in ("remove", tag, *_forget(tag, probe))]
+    return _work(ollama, archive, "models that no setting names", ollama.unused_blobs, words)
+
+
+def _work(
+    ollama: OllamaPlan, archive: Archive, label: str, blobs: Iterable[str], words: Iterable[str]
+) -> task.Task:
+    """One server for all work on the store, on an address of its own; the services may only read the store.
+
+    So a service starts without its hub, and who reaches its open port cannot delete or add a model.
+    """
+    script = shlex.join(["rm", "-f", "--", *(f"{ollama.store}/blobs/{blob}" for blob in blobs)])
     script += f"\nexec {shlex.join(['sh', MODELS, f'{archive.directory}/bin/ollama', *words])}"
     return task.Task(
-        name="ollama-models",
-        label=f"models {', '.join(tag.model for tag in missing)}" if missing else "Ollama's store",
+        name="ollama-models",  # one name: two at a time would want the same address
+        label=label,
         script=script,
         environment={
             "HOME": "/var/lib/bringup",
@@ -173,6 +202,14 @@ def _pull(
             "NoNewPrivileges": "yes",
         },
     )
+
+
+def _programs(removed: Collection[str], probe: Probe) -> Iterator[str]:
+    """By which a version counts as there: they go first, so that one whose removal is cut is not believed."""
+    for version in sorted(probe.ollama.versions):
+        directory = f"{OLLAMA_ROOT}/{version}"
+        if directory in removed or OLLAMA_ROOT in removed:
+            yield f"{directory}/bin"
 
 
 def _services(plan: HostPlan, probe: Probe) -> None:

@@ -1,13 +1,13 @@
 # Brings Ollama's store to what it shall hold, through a server of its own that ends with it.
 #
 #     ollama-models OLLAMA [remove TAG | pull TAG PATH LAYERS | take TAG PATH MANIFEST URL |
-#                           create TAG MODELFILE DIGEST]...
+#                           create TAG MODELFILE DIGEST | forget TAG]...
 #
 # $OLLAMA_HOST and $OLLAMA_MODELS say where that server listens and where the store is. A pull that was cut
 # goes on where it stopped. PATH is registry/namespace/model/tag, and LAYERS one sha256 of the digests that the
 # lock has of it, or "any". What is taken from a bundle lies at URL as in a store, MANIFEST is the sha256 of its
 # manifest, which comes last; a cut copy goes on too. Of which Modelfile a model was made is written down once it
-# is made.
+# is made, and forgotten once something else has its name.
 set -u
 ollama=$1; shift
 url=http://$OLLAMA_HOST
@@ -78,6 +78,7 @@ take() { # PATH MANIFEST URL
 }
 accept=application/vnd.docker.distribution.manifest.v2+json
 fail() { echo "error: $*"; exit 1; }
+record_of() { echo "$OLLAMA_MODELS/created/$(echo "$1" | sha256sum | cut -c 1-12)"; } # TAG
 
 until curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "$url/api/version"; do
     kill -0 "$server" 2>/dev/null || fail "Ollama ended instead of listening on $OLLAMA_HOST"
@@ -111,9 +112,12 @@ while [ $# -gt 1 ]; do
         echo "creating $2"
         reply=$("$ollama" create "$2" -f "$3" 2>&1) || fail "$2 cannot be created: $(echo "$reply" | tail -n 3)"
         mkdir -p "$OLLAMA_MODELS/created"
-        record=$OLLAMA_MODELS/created/$(echo "$2" | sha256sum | cut -c 1-12)
+        record=$(record_of "$2")
         echo "$2 $4" >"$record.new"; mv "$record.new" "$record"
         shift 2
+        ;;
+    forget)
+        rm -f "$(record_of "$2")"
         ;;
     esac
     shift 2

@@ -104,6 +104,12 @@ def test_ollama_is_explained_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, found["engine"], found["driver"]["branch"]) == (0, "ollama", 580)
 
 
+@pytest.mark.parametrize("tag", ["me/model:1", "modelscope.cn/Qwen/Qwen2.5-7B-Instruct-GGUF:Q4_K_M"])
+def test_every_tag_of_an_inventory_is_explained(tag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--engine", "ollama", "--model", tag, "--gpu", "L40S", "--driver", "580.65.06")
+    assert run(capsys, "explain", *arguments)[0] == 0
+
+
 def test_a_grace_card_means_an_arm_host(capsys: pytest.CaptureFixture[str]) -> None:
     _, found = as_json(capsys, "explain", "--gpu", "GH200", "--os", "ubuntu24.04")
     assert found["cuda_tag"] == "cu130"

@@ -31,12 +31,36 @@ def test_a_file_of_a_downloaded_model_needs_no_pull() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "FROM\tqwen2.5:7b",
+        'FROM "qwen2.5:7b"\r\nPARAMETER num_ctx 4096\r\n',
+        'FROM qwen2.5:7b\nSYSTEM "You are\na helper"',
+        'FROM qwen2.5:7b\nMESSAGE user """one\n\ntwo"""\nPARAMETER\tstop """\n"""',
+        'FROM qwen2.5:7b\nSYSTEM you say """hi',
+        'FROM qwen2.5:7b\nSYSTEM """He said "no"\nFROM me"""',
+        'FROM qwen2.5:7b\nSYSTEM """one""" and\nRUN two"""',
+        "FROM qwen2.5:7b\nSYSTEM one\u2028two",
+        f'FROM qwen2.5:7b\nADAPTER "{GGUF}"',
+    ],
+)
+def test_what_ollama_reads_is_read_as_it_does(text: str) -> None:
+    assert modelfile.parse(text).base == "qwen2.5:7b"
+
+
+def test_a_mark_of_utf8_at_the_beginning_is_no_instruction(tmp_path: Path) -> None:
+    (tmp_path / "desk").write_text("\ufeffFROM qwen2.5:7b\n")
+    assert modelfile.read("x", str(tmp_path / "desk")).text == "FROM qwen2.5:7b\n"
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("SYSTEM x", "has 0 FROM lines. Write exactly one."),
         ("FROM a\nFROM b", "has 2 FROM lines. Write exactly one."),
         ("FROM a\nRUN id", "line 2: 'RUN' is no instruction. Correct it."),
         ('FROM a\nSYSTEM """x', "line 2: its quotes are not closed. Close them."),
+        ('FROM a\nSYSTEM "x\n', "line 2: its quotes are not closed. Close them."),
         ("FROM a b", "FROM 'a b' is no tag and no file. Write it as in 'FROM qwen2.5:7b'."),
     ],
 )

@@ -103,7 +103,6 @@ KINDS = (
     (r"^cat \S+certificate", "fingerprint"),
     (r"systemctl reload (\S+)", "reload"),
     (r"systemctl --quiet disable --now (\S+);", "disable"),
-    (r"conda env remove .*--prefix (\S+)", "remove"),
     (r"rm -rf -- (\S+)", "remove"),
     (r"systemctl --no-block (restart|start) ", "service"),
     (r"ActiveState", "look"),

@@ -319,7 +319,8 @@ class TestDrift:
         assert set(drift.kinds("nothing")[1:]) == {
             "disable vllm-chat.service",
             *GONE,
-            "remove /opt/bringup/conda/envs/serve",
+            "start environment",
+            "join environment",
             f"remove /srv/models/{MODEL}",
             "userdel bringup",
             *STAMP,

@@ -7,6 +7,7 @@ import pytest
 
 from ops import lasting
 from plan.probe import AT_WORK, COMPLETE, parse
+from roles.conda.deploy import removal
 from tests.roles.test_probe_script import SCRIPT
 
 THIS_BOOT = Path(lasting.BOOT).read_text()
@@ -37,6 +38,23 @@ def believed(prefix: Path) -> bool:
 
 def marks(prefix: Path) -> list[str]:
     return [path.read_text() for path in prefix.parents[2].rglob(AT_WORK)]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_an_environment_that_conda_no_longer_knows_is_removed_too(prefix: Path, knows: bool) -> None:
+    """As its own removal leaves it when it is cut: without the records, with what it had not come to."""
+    root = prefix.parents[2]
+    (prefix / "lib").mkdir()
+    conda = root / "conda" / "bin" / "conda"
+    conda.parent.mkdir()
+    conda.write_text(f"#!/bin/sh\n{'true' if knows else 'echo EnvironmentLocationNotFound; exit 1'}\n")
+    conda.chmod(0o755)
+    script = removal("/opt/bringup/conda/envs/serve").script
+    text = script.replace("/opt/bringup", str(root)).replace("/etc/bringup", str(root / "etc"))
+    assert subprocess.run(["sh", "-euc", text], check=False).returncode == 0
+    assert not prefix.exists()
+    # it counts until all else has gone
+    assert text.index(f"! -name {COMPLETE}") < text.rindex(f"rm -rf {prefix} ")
 
 
 def test_work_that_is_done_leaves_no_mark_and_keeps_its_cache(prefix: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import subprocess
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -133,6 +134,13 @@ class TestThePlan:
             assert word in text
         assert "torch" not in text and "python" not in text
 
+    def test_gives_a_tag_of_unknown_size_an_hour_to_start_whether_or_not_it_is_there(self) -> None:
+        stored = manifest("registry.ollama.ai/library/someone/7b", 1, 2)
+        for probe in (BARE, with_ollama(stored, *blobs(1, 2))):
+            (service,) = planned(small(model="someone:7b"), probe=probe).services
+            assert service.start_timeout_seconds == 3600
+        assert planned(small()).services[0].start_timeout_seconds < 700
+
     def test_keeps_vllms_environment_beside_it_with_vllms_pins(self) -> None:
         both = planned(small(), {"serve": {"chat": {"model": "Qwen/Qwen2.5-0.5B-Instruct"}}})
         assert both.environment and both.environment.pins["vllm"]
@@ -153,6 +161,15 @@ class TestThePlan:
         unit = "\n".join(["Id=ollama-other.service", "ActiveState=active", ""])
         assert removed(probes.with_block(old, "units", unit)) == ()
 
+    def test_removes_what_is_left_of_versions_but_not_what_is_being_unpacked(self) -> None:
+        plan = planned(small())
+        assert plan.ollama and plan.ollama.archive
+        version = plan.ollama.archive.version
+        found = removed(
+            with_ollama("torn 0.1.0", "torn 0.2.0.part", f"torn {version}", f"torn {version}.part")
+        )
+        assert found == ("/opt/bringup/ollama/0.1.0", "/opt/bringup/ollama/0.2.0.part")
+
     def test_removes_ollama_with_its_last_service_and_the_models_when_asked(self) -> None:
         there = with_ollama(manifest(TestTheStore.path, 1, 2), *blobs(1, 2))
         there = probes.with_block(there, "paths", f"755 root:root d /opt/bringup/ollama\n755 a:a d {STORE}")
@@ -166,16 +183,16 @@ class TestThePlan:
             *blobs(1, 2, 3, 4),
         )
         left_alone = planned(small(), probe=there).ollama
-        assert left_alone and (left_alone.removed_tags, left_alone.removed_blobs) == ((), ())
+        assert left_alone and (left_alone.removed_tags, left_alone.unused_blobs) == ((), ())
         pruned = planned(small(), PRUNE, probe=there).ollama
         assert pruned and pruned.removed_tags == (QUANTIZED,)
-        assert pruned.removed_blobs == (f"sha256-{4:064x}",)
+        assert pruned.unused_blobs == (f"sha256-{4:064x}",)
         named = planned(small(), PRUNE, {"ollama": {"models": [QUANTIZED]}}, probe=there).ollama
         assert named and named.removed_tags == ()
 
     def test_keeps_what_a_cut_pull_left_until_every_model_is_there(self) -> None:
         plan = planned(small(), PRUNE, probe=with_ollama(*blobs(4))).ollama
-        assert plan and plan.removed_blobs == ()
+        assert plan and plan.unused_blobs == ()
 
     def test_pulls_further_tags_for_its_services(self) -> None:
         plan = planned(small(), {"ollama": {"models": [QUANTIZED, TAG]}}).ollama
@@ -321,6 +338,18 @@ class TestADeploy:
     def test_touches_neither_conda_nor_python(self) -> None:
         sent = " ".join(trip.command for trip in self.run.execs["small"][1:])
         assert "conda" not in sent and "uv pip" not in sent
+
+    def test_unpacks_over_what_is_left_of_a_version(self, tmp_path: Path) -> None:
+        (start,) = [
+            trip for trip in self.run.execs["small"] if "--unit=bringup-ollama.service" in trip.command
+        ]
+        last = [line for line in start.script().splitlines() if line.startswith(("sync", "rm -rf", "mv"))]
+        goal = tmp_path / TestTheArchive.newest["version"]
+        for directory in (goal / "lib", Path(f"{goal}.part") / "bin"):
+            directory.mkdir(parents=True)
+        script = "\n".join(last[-3:]).replace(f"/opt/bringup/ollama/{goal.name}", str(goal))
+        subprocess.run(["sh", "-euc", script], check=True)
+        assert [path.name for path in tmp_path.rglob("*")] == [goal.name, "bin"]
 
     def test_pulls_through_a_server_of_its_own_as_the_service_user(self) -> None:
         pull = pull_command(self.run).command

@@ -1,15 +1,17 @@
 """Ollama over time: models of a Modelfile, another store, another version, a proxy."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from plan.errors import PlanError
+from plan.errors import PlanError, SettingsError
 from plan.host import CreatedPlan
 from plan.probe import parse
 from tests import probes
-from tests.roles.fleet import Answer, FakeHost, deploy
+from tests.roles.fleet import Answer, FakeHost, Run, deploy
 from tests.roles.ollama_hosts import (
     BARE,
     PRUNE,
@@ -50,8 +52,13 @@ class TestAnUpgrade:
         run = deploy(FakeHost("small", self.text, small()))
         assert run.code == 0, run.output
         kinds = run.kinds("small")
-        order = ["start ollama", "service restart", "remove /opt/bringup/ollama/0.13.3"]
+        order = ["start ollama", "service restart", "remove /opt/bringup/ollama/0.13.3/bin"]
         assert [kind for kind in kinds if kind in order] == order
+        # the program first: with it alone a version whose removal was cut would count as whole
+        assert any(
+            trip.command.endswith("/opt/bringup/ollama/0.13.3/bin /opt/bringup/ollama/0.13.3")
+            for trip in run.execs["small"]
+        )
 
     def test_that_does_not_serve_puts_the_old_unit_back_and_keeps_its_libraries(self) -> None:
         fails = Answer("-p ActiveState", "failed 0 none")
@@ -66,6 +73,40 @@ class TestAnUpgrade:
         assert "/etc/bringup/previous/ollama-small.service" in unit.command
         assert "the old one is put back" in run.output
         assert not [kind for kind in run.kinds("small") if kind.startswith("remove")]
+
+
+class TestAPrunedStore:
+    """A host that serves a model which no setting names any more."""
+
+    there = with_ollama("version 0.40.2", manifest(STORED, 1, 2), *blobs(1, 2, 4))
+    text = probes.with_block(there, "units", *TestAnUpgrade.unit)
+    asked: ClassVar = small(model="qwen2.5:1.5b") | PRUNE
+
+    def scripts(self, run: Run) -> list[str]:
+        starts = [trip for trip in run.execs["small"] if "--unit=bringup-ollama-models" in trip.command]
+        return [trip.script() for trip in starts]
+
+    def test_keeps_what_is_served_until_the_new_model_has_answered(self) -> None:
+        run = deploy(FakeHost("small", self.text, self.asked))
+        assert run.code == 0, run.output
+        order = ["start ollama-models", "service restart", "start ollama-models"]
+        assert [kind for kind in run.kinds("small") if kind in order] == order
+        pull, remove = (shlex.split(script.splitlines()[-1]) for script in self.scripts(run))
+        assert pull[4:] == ["pull", "qwen2.5:1.5b", "registry.ollama.ai/library/qwen2.5/1.5b", "any"]
+        assert remove[4:] == ["remove", "registry.ollama.ai/library/qwen2.5:0.5b"]
+
+    def test_keeps_the_models_beside_a_unit_that_is_in_no_setting(self) -> None:
+        unit = "\n".join(["Id=ollama-other.service", "ActiveState=active", ""])
+        plan = planned(self.asked, probe=probes.with_block(self.there, "units", unit)).ollama
+        assert plan and plan.removed_tags == ()
+
+    def test_loses_files_of_no_model_after_the_services_too(self) -> None:
+        run = deploy(FakeHost("small", self.text, small() | PRUNE))
+        assert run.code == 0, run.output
+        order = ["service restart", "start ollama-models"]
+        assert [kind for kind in run.kinds("small") if kind in order] == order
+        (script,) = self.scripts(run)
+        assert script.startswith(f"rm -f -- {STORE}/blobs/sha256-{4:064x}\n")
 
 
 class TestAStoreOnAnotherDisk:
@@ -124,6 +165,20 @@ class TestAStoreOnAnotherDisk:
         assert sentence.startswith("ollama.store: ")
 
 
+@pytest.mark.parametrize(("occupied", "short"), [(40, False), (2, True)])
+def test_a_pull_that_was_cut_needs_room_for_the_rest_alone(occupied: int, short: bool) -> None:
+    partial = f"blob {47 * 10**9} sha256-{1:064x}-partial {occupied * 2**21}"
+    mounts = ["@@mounts", f"/ {10 * 2**20}", "@@ollama"]
+    probe = with_ollama(partial).replace("@@ollama", "\n".join(mounts))
+    asked = small(model="qwen2.5:72b")
+    memory = re.sub(r"MemTotal: .*", "MemTotal: 134217728 kB", probe)
+    if short:
+        with pytest.raises(PlanError, match=r"has 10.0 GiB free, the models need 42\."):
+            planned(asked, probe=memory)
+    else:
+        assert planned(asked, probe=memory)
+
+
 class TestAModelOfAModelfile:
     @pytest.fixture
     def asked(self, tmp_path: Path) -> dict[str, Any]:
@@ -140,6 +195,31 @@ class TestAModelOfAModelfile:
         words = ["pull", TAG, "registry.ollama.ai/library/qwen2.5/0.5b", "any"]
         assert pulled(run)[-8:] == [*words, "create", "desk", file, model.digest]
 
+    def test_cannot_have_the_name_of_its_base(self, asked: dict[str, Any]) -> None:
+        asked["serve"]["small"]["model"] = f"library/{TAG}"
+        with pytest.raises(SettingsError) as refused:
+            planned(asked)
+        assert refused.value.sentences == [
+            f"serve.small.model: its Modelfile is made FROM {TAG} itself. Give the model a name of its own."
+        ]
+
+    @pytest.mark.parametrize("other", ["tag", "service", "base", "other Modelfile"])
+    def test_cannot_have_the_name_of_another_model(
+        self, asked: dict[str, Any], other: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "other").write_text("FROM desk\n" if other == "base" else f"FROM {TAG}\n")
+        made = {"engine": "ollama", "ollama": {"modelfile": str(tmp_path / "other")}}
+        others: dict[str, dict[str, Any]] = {
+            "tag": {"ollama": {"models": ["desk:latest"]}},
+            "service": {"serve": {"b": {"engine": "ollama", "model": "desk"}}},
+            "base": {"serve": {"b": made | {"model": "clerk"}}},
+            "other Modelfile": {"serve": {"b": made | {"model": "desk"}}},
+        }
+        with pytest.raises(SettingsError, match="and something else is asked for by that name"):
+            planned(asked, others[other])
+        asked["serve"]["again"] = dict(asked["serve"]["small"])
+        assert planned(asked).ollama
+
     def test_is_there_only_when_made_from_this_very_file(self, asked: dict[str, Any]) -> None:
         (service,) = planned(asked).services
         assert isinstance(service.model, CreatedPlan)
@@ -148,6 +228,11 @@ class TestAModelOfAModelfile:
             seen = parse(with_ollama(stored, *blobs(1, 2), f"created desk {digest}"))
             assert service.model.there(seen) is there
         assert not service.model.there(parse(with_ollama(stored, *blobs(1, 2))))
+
+    def test_is_pulled_when_its_modelfile_is_taken_away(self) -> None:
+        stored = with_ollama(manifest(STORED, 1, 2), *blobs(1, 2), f"created library/{TAG} {'0' * 12}")
+        run = deploy(FakeHost("small", stored, small()))
+        assert pulled(run)[4:] == ["pull", TAG, STORED, "any", "forget", f"library/{TAG}"]
 
     def test_counts_in_memory_as_its_base(self, asked: dict[str, Any]) -> None:
         assert not any("not in the tables" in warning for warning in planned(asked).warnings)
@@ -174,3 +259,14 @@ class TestAModelOfAModelfile:
         ]
         plan = planned(asked, {"models": {"Qwen/Some-GGUF": {}}})
         assert plan.ollama and [tag.model for tag in plan.ollama.tags] == ["desk"]
+
+    def test_is_made_anew_when_the_commit_of_its_file_moves(self, tmp_path: Path) -> None:
+        digests = set()
+        for revision, commit in (("current", "1"), ("current", "2"), ("1" * 40, "1"), ("1" * 40, "2")):
+            (tmp_path / "desk").write_text(f"FROM /srv/models/Qwen/Some-GGUF/{revision}/some.gguf\n")
+            asked = small(model="desk", ollama={"modelfile": str(tmp_path / "desk")})
+            plan = planned(asked, {"models": {"Qwen/Some-GGUF": {"revision": commit * 40}}})
+            (model,) = plan.ollama.tags  # type: ignore[union-attr]
+            assert isinstance(model, CreatedPlan)
+            digests.add((revision, model.digest))
+        assert [revision for revision, _ in sorted(digests)] == ["1" * 40, "current", "current"]

@@ -17,14 +17,16 @@ import httpx
 import pytest
 
 from ops.render import render
-from plan import lock, lock_diff, lock_make, ollama_registry
+from plan import lock, lock_diff, lock_make, lock_tags, ollama_registry
+from plan.host import CreatedPlan
+from plan.probe import parse
 from plan.seen import Seen
 from tests.lab.hubs.ollama import registry
 from tests.lab.hubs.ollama.stand_in.store import Store
 from tests.plan import wheel_index
 from tests.plan.locks import closure, listed, locked
 from tests.roles.fleet import FakeHost, Run, deploy
-from tests.roles.ollama_hosts import BARE, TAG, blobs, manifest, pulled, small, with_ollama
+from tests.roles.ollama_hosts import BARE, TAG, blobs, manifest, planned, pulled, small, with_ollama
 from tests.roles.test_bundle import HELD as OF_A_BUNDLE
 from tests.roles.test_bundle import MEDIA, SYSTEM
 
@@ -161,6 +163,17 @@ def test_the_layers_of_the_lock_are_pulled_and_no_others(there: Registry, tmp_pa
     assert other.pull("any").returncode == 0
 
 
+def test_a_model_made_from_a_modelfile_is_forgotten_as_such(there: Registry, tmp_path: Path) -> None:
+    host = Host(tmp_path, there, asks=True)
+    (tmp_path / "modelfile").write_text(f"FROM {TAG}\nSYSTEM Be kind.\n")
+    made = ("create", "desk", str(tmp_path / "modelfile"), "0" * 12)
+    done = host.run("pull", TAG, PATH, "any", *made)
+    (record,) = (host.store / "created").iterdir()
+    assert (done.returncode, record.read_text()) == (0, f"desk {'0' * 12}\n")
+    done = host.run("remove", "desk", "forget", "desk")
+    assert (done.returncode, host.served(), record.exists()) == (0, [TAG], False), done.stdout
+
+
 def test_a_lock_has_the_layers_until_the_model_is_upgraded(there: Registry) -> None:
     first = lock_make.make([SEEN], None, (), listed, there.tag, closure).lock
     assert first.hosts[SEEN.host].tags == [TAG]
@@ -261,6 +274,24 @@ class TestADeploy:
         older = with_ollama(lines[0], manifest(PATH, 1, 3), *blobs(1, 3))
         run = deploy(dataclasses.replace(there, probe=older), lock=lock.render(self.held, "fleet.py"))
         assert pulled(run)[-1] == self.layers
+
+    def test_restarts_what_serves_other_layers(self) -> None:
+        (service,) = lock_tags.held(planned(small()), self.held).services
+        for sizes, there in (((1, 2), True), ((1, 3), False)):
+            assert service.model.there(parse(with_ollama(manifest(PATH, *sizes), *blobs(*sizes)))) is there
+
+    def test_makes_a_model_of_a_modelfile_anew_with_its_base(self, tmp_path: Path) -> None:
+        (tmp_path / "desk").write_text(f"FROM {TAG}\n")
+        plan = planned(small(model="desk", ollama={"modelfile": str(tmp_path / "desk")}))
+        layers = {f"sha256:{3:064x}": 3}
+        moved = self.held.model_copy(
+            update={"tag": {TAG: self.held.tag[TAG].model_copy(update={"layers": layers})}}
+        )
+        plans = (plan, lock_tags.held(plan, self.held), lock_tags.held(plan, moved))
+        served = [held.services[0].model for held in plans]
+        digests = {model.digest for model in served if isinstance(model, CreatedPlan)}
+        assert len(digests) == 3
+        assert served == [held.ollama.tags[1] for held in plans if held.ollama]
 
     def test_refuses_a_model_that_the_lock_has_not(self) -> None:
         other = small(model="qwen2.5:7b")

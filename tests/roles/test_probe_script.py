@@ -112,6 +112,28 @@ def test_every_block_that_the_parser_reads_is_printed_whatever_the_host() -> Non
     assert blocks[-1] == "end"
 
 
+def test_a_version_of_ollama_counts_by_its_program_and_a_blob_by_what_it_occupies(tmp_path: Path) -> None:
+    for name in ("1.0", "1.1.part"):
+        program = tmp_path / "ollama" / name / "bin" / "ollama"
+        program.parent.mkdir(parents=True)
+        program.touch(0o755)
+    (tmp_path / "ollama" / "0.9" / "lib").mkdir(parents=True)
+    store = tmp_path / "store" / "blobs"
+    store.mkdir(parents=True)
+    with (store / "sha256-a-partial").open("wb") as partial:
+        partial.write(b"1" * 2**20)
+        partial.flush()
+        partial.truncate(2**30)
+    text = SCRIPT.replace("/opt/bringup", str(tmp_path)).replace(
+        "/srv/models/ollama", str(tmp_path / "store")
+    )
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
+    found = parse(done.stdout).ollama
+    assert (sorted(found.versions), sorted(found.torn)) == (["1.0"], ["0.9", "1.1.part"])
+    assert found.unused == {"sha256-a-partial"}
+    assert 2**20 <= found.unused_bytes == found.stored_bytes < 2**21
+
+
 def test_a_directory_that_is_a_link_to_another_disk_is_looked_into(tmp_path: Path) -> None:
     model = tmp_path / "disk" / "Qwen" / "Tiny" / "commit"
     model.mkdir(parents=True)
