@@ -65,7 +65,10 @@ def short_of_room(plan: OllamaPlan, probe: Probe) -> Iterator[str]:
     free = mounts[mount] if mount else probe.disks[MODELS_ROOT].free_gib
     if free is None:
         return
-    missing = (ollama.tags().get(tag.model.lower()) for tag in plan.tags if not tag.there(probe))
+    whole = probe.ollama.models
+    missing = (
+        ollama.tags().get(tag.model.lower()) for tag in plan.tags if whole_name(tag.model) not in whole
+    )
     # what a cut pull left is gone on with
     needed = max(0.0, sum(tag.size_gib for tag in missing if tag) - probe.ollama.unused_bytes / 2**30)
     if mount != mount_of(probe.ollama.store, mounts):

@@ -179,6 +179,12 @@ def test_a_pull_that_was_cut_needs_room_for_the_rest_alone(occupied: int, short:
         assert planned(asked, probe=memory)
 
 
+def test_a_model_that_is_pulled_anew_needs_no_room_for_the_files_that_are_there() -> None:
+    lines = [manifest(STORED, 1, 2), *blobs(1, 2), f"created {TAG} {'0' * 12}"]
+    probe = with_ollama(*lines).replace("@@ollama", "@@mounts\n/ 100000\n@@ollama")
+    assert planned(small(), probe=probe)
+
+
 class TestAModelOfAModelfile:
     @pytest.fixture
     def asked(self, tmp_path: Path) -> dict[str, Any]:
