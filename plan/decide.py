@@ -10,20 +10,18 @@ from plan import (
     gpus,
     model_facts,
     nvidia,
-    packages,
     ports,
     resolve,
     smi,
-    sources,
 )
 from plan.answer import Decision, Machine, Refusal
 from plan.batch import plan_batches
+from plan.environment import plan_environment
 from plan.errors import PlanError
 from plan.gateway_host import plan_front, removed_front
 from plan.gpus import Gpu
 from plan.host import (
     USER,
-    EnvironmentPlan,
     HostPlan,
     OllamaPlan,
     TagPlan,
@@ -32,7 +30,7 @@ from plan.host import (
 from plan.model_facts import Facts
 from plan.models_host import Pins, plan_downloads, plan_models, recorded_pins, removed_models
 from plan.ollama_host import plan_ollama, short_of_room
-from plan.probe import PciDevice, Probe, canonical_name
+from plan.probe import PciDevice, Probe
 from plan.seats import Seats
 from plan.sections import Service, Settings
 from plan.services import compilers, plan_services
@@ -47,10 +45,6 @@ FIRST_SUPPORTED_DEVICE = 0x1340
 BASE_PACKAGES = {
     "apt": ("ca-certificates", "curl", "libnuma1"),
     "dnf": ("ca-certificates", "curl", "numactl-libs"),
-}
-CERTIFICATES = {
-    "apt": "/etc/ssl/certs/ca-certificates.crt",
-    "dnf": "/etc/pki/tls/certs/ca-bundle.crt",
 }
 
 
@@ -92,7 +86,7 @@ def plan_host(
     )
     services = tuple(plan_services(settings, serving, decisions, seats, probe, pins))
     models = tuple(plan_models(settings, services, pins))
-    environment = _environment(settings, stack, probe, manager) if _wanted(settings, present) else None
+    environment = plan_environment(settings, stack, probe, manager) if _wanted(settings, present) else None
     ollama = plan_ollama(settings, services, probe)
     driver = nvidia.plan_driver(settings, stack.driver, probe)
     tested = burn_in.plan_burn_in(settings.burn_in, machine.gpus, driver.release, probe)
@@ -303,46 +297,6 @@ def _unpackers(ollama: OllamaPlan | None) -> Iterator[str]:
         yield "tar"
         if ollama.archive.packer != "gzip":
             yield ollama.archive.packer
-
-
-def _environment(settings: Settings, stack: Decision, probe: Probe, manager: str) -> EnvironmentPlan:
-    wish = settings.environment
-    python = stack.python or "3.12"
-    addresses = sources.addresses(settings.sources, stack)
-    installer = sources.installer(settings.sources, probe.architecture)
-    lock = sources.explicit_lock(wish.lock_file, python, probe.architecture, addresses.conda_channel)
-    torch = {"torch": stack.torch, "transformers": stack.transformers, "accelerate": stack.accelerate}
-    on_vllm = any(service.engine == "vllm" for service in settings.serve.values())
-    extra = dict(pin.split("==") for pin in wish.packages)
-    pins: dict[str, dict[str, str]] = {
-        "models": {"modelscope": packages.modelscope()},
-        "torch": {name: version for name, version in torch.items() if version} | extra,
-        "vllm": {"vllm": stack.vllm} if stack.vllm and on_vllm else {},
-    }
-    if pins["vllm"] and "torch" in addresses.only_from:
-        # uv looks at an index of their own for direct requirements only
-        family = (name for name in sources.TORCH_FAMILY if name in stack.pins)
-        pins["vllm"] |= {name: f"{stack.pins[name]}+{stack.cuda_tag}" for name in family}
-    return EnvironmentPlan(
-        name=wish.name,
-        python=python,
-        installer_urls=installer.urls,
-        installer_sha256=installer.sha256,
-        explicit_lock=lock,
-        records=sources.records(lock),
-        uv=packages.uv(probe.architecture),
-        pins=pins,
-        constraints=_constraints(stack, pins),
-        only_from=addresses.only_from,
-        addresses=addresses,
-        certificates=CERTIFICATES[manager],
-    )
-
-
-def _constraints(stack: Decision, pins: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """What the closure of this vLLM was when it was new: later releases of these have broken old servers."""
-    own = {canonical_name(name.partition("[")[0]) for part in pins.values() for name in part}
-    return {name: version for name, version in stack.pins.items() if canonical_name(name) not in own}
 
 
 def _removed_services(settings: Settings, probe: Probe) -> Iterator[str]:

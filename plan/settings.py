@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from plan.contradictions import contradictions
 from plan.errors import SettingsError
@@ -87,9 +88,10 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{setting}: there is no such {'setting' if len(location) > 1 else 'section'}.{hint}"
     if error["type"] == "missing":
         return f"{setting}: is missing. Set it, for example {_example(location)!r}."
+    fix = _fix_of_name(location) if "[key]" in error["loc"] else _fix(location)
     if error["type"] == "string_pattern_mismatch":
-        return f"{setting}: {_shown(error['input'])} has signs or a form not allowed here. {_fix(location)}"
-    return f"{setting}: {_shown(error['input'])} is not valid: {_lower_first(error['msg'])}. {_fix(location)}"
+        return f"{setting}: {_shown(error['input'])} has signs or a form not allowed here. {fix}"
+    return f"{setting}: {_shown(error['input'])} is not valid: {_said(error['msg'])}. {fix}"
 
 
 def _shown(value: object) -> str:
@@ -97,8 +99,10 @@ def _shown(value: object) -> str:
     return re.sub(r"://[^/@\s]+@", "://...@", repr(value))
 
 
-def _lower_first(text: str) -> str:
-    text = text.removeprefix("Value error, ").rstrip(".")
+def _said(message: str) -> str:
+    """pydantic's words, without those of its own world."""
+    text = message.removeprefix("Value error, ").rstrip(".")
+    text = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", text)
     return text[:1].lower() + text[1:]
 
 
@@ -122,18 +126,32 @@ def _known_names(location: list[str]) -> list[str]:
     return [name for name in section.model_fields if name != "downloads"] if section else []
 
 
-def _example(location: list[str]) -> Any:
+def _field(location: list[str]) -> FieldInfo | None:
     section = _section_at(location[:-1])
-    field = section.model_fields.get(location[-1]) if section and location else None
+    return section.model_fields.get(location[-1]) if section and location else None
+
+
+def _example(location: list[str]) -> Any:
+    field = _field(location)
     return field.examples[0] if field and field.examples else "..."
 
 
+def _fix_of_name(location: list[str]) -> str:
+    """What is wrong is the name of an entry."""
+    return (
+        f"Use {'organisation/name' if location[0] == 'models' else 'lower-case letters, digits and dashes'}."
+    )
+
+
 def _fix(location: list[str]) -> str:
-    example = _example(location)
-    if example != "...":
-        return f"Write it as in {example!r}."
-    section = _section_at(location[:-1])
-    field = section.model_fields.get(location[-1]) if section and location else None
-    if field and field.description:
-        return field.description
-    return "Use lower-case letters, digits and dashes." if location[:1] == ["serve"] else "Correct it."
+    if location[:1] == ["serve"] and len(location) <= 2:
+        return f"Write serve = {{'NAME': {{'model': {_example(['serve', 'NAME', 'model'])!r}}}}}."
+    section = _section_at(location)
+    if section and (names := [name for name in section.model_fields if _example([*location, name]) != "..."]):
+        return f"Write it as in {{{names[0]!r}: {_example([*location, names[0]])!r}}}."
+    # a part of a list or of a mapping is shown with the whole
+    for end in range(len(location), 1, -1):
+        if (example := _example(location[:end])) != "...":
+            return f"Write {'it' if end == len(location) else location[end - 1]} as in {example!r}."
+    field = _field(location)
+    return (field.description if field else None) or "Correct it."

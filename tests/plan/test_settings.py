@@ -14,6 +14,8 @@ SERVED = {"model": MODEL}
 KEY = "0123456789abcdef"
 PORT_MEANING = "TCP port; decided when absent: 8000, 8001, ... in order of names, and kept."
 NAMES = "Use lower-case letters, digits and dashes."
+FLAGS = "Write flags as in {'enable-prefix-caching': True}."
+SERVICES = "Write serve = {'NAME': {'model': 'Qwen/Qwen2.5-7B-Instruct'}}."
 WRITE_MODEL = "Write it as in 'Qwen/Qwen2.5-7B-Instruct'."
 WRITE_ENDPOINT = "Write it as in 'https://www.modelscope.cn'."
 FORM = "has signs or a form not allowed here."
@@ -81,7 +83,7 @@ def test_a_dot_in_a_model_id_does_not_hide_what_is_known_there() -> None:
             f"serve.chat.served_name: 'my model' {FORM} Name that clients ask for; the model id when absent.",
         ),
         ({"serve": {"Chat!": SERVED}}, f"serve.Chat!: 'Chat!' {FORM} {NAMES}"),
-        ({"models": {"a/b c": {}}}, f"models.a/b c: 'a/b c' {FORM} Correct it."),
+        ({"models": {"a/b c": {}}}, f"models.a/b c: 'a/b c' {FORM} Use organisation/name."),
         (
             {"environment": {"name": "../serve"}},
             f"environment.name: '../serve' {FORM} Name of the conda environment.",
@@ -89,7 +91,7 @@ def test_a_dot_in_a_model_id_does_not_hide_what_is_known_there() -> None:
         ({"environment": {"python": "3.8"}}, f"environment.python: '3.8' {FORM} Write it as in '3.12'."),
         (
             {"environment": {"packages": ["requests>=2"]}},
-            f"environment.packages.0: 'requests>=2' {FORM} Correct it.",
+            f"environment.packages.0: 'requests>=2' {FORM} Write packages as in ['langfuse==3.0.0'].",
         ),
         (service(vllm="latest"), f"serve.chat.vllm: 'latest' {FORM} Write it as in '0.19.1'."),
         (
@@ -120,7 +122,7 @@ def test_a_dot_in_a_model_id_does_not_hide_what_is_known_there() -> None:
         ),
         (
             service(flags={"tool-call-parser": "$(reboot)"}),
-            f"serve.chat.flags.tool-call-parser: '$(reboot)' {FORM} {NAMES}",
+            f"serve.chat.flags.tool-call-parser: '$(reboot)' {FORM} {FLAGS}",
         ),
     ],
 )
@@ -168,7 +170,7 @@ def test_signs_that_a_shell_or_a_unit_could_read_are_refused(data: dict[str, Any
         ),
         (
             service(flags={"block-size": [16]}),
-            "serve.chat.flags.block-size: [16] is not valid: input should be a valid string. " + NAMES,
+            "serve.chat.flags.block-size: [16] is not valid: input should be a valid string. " + FLAGS,
         ),
         (
             {"sources": "chian"},
@@ -177,7 +179,16 @@ def test_signs_that_a_shell_or_a_unit_could_read_are_refused(data: dict[str, Any
         ),
         (
             {"serve": MODEL},
-            f"serve: {MODEL!r} is not valid: input should be a valid dictionary. Services, one entry each.",
+            f"serve: {MODEL!r} is not valid: input should be a mapping. {SERVICES}",
+        ),
+        # the name of the service was forgotten, or its settings
+        (
+            {"serve": {"model": MODEL}},
+            f"serve.model: {MODEL!r} is not valid: input should be a mapping. {SERVICES}",
+        ),
+        (
+            {"driver": "570"},
+            "driver: '570' is not valid: input should be a mapping. Write it as in {'branch': 580}.",
         ),
     ],
 )
