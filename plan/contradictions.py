@@ -29,6 +29,12 @@ def contradictions(settings: Settings) -> Iterator[str]:
                 f"for example {example}, or set `engine: ollama`."
             )
         yield from operator_flags.problems(name, service)
+        tensor = service.flags.get("tensor-parallel-size")
+        if service.gpus and isinstance(tensor, int) and service.gpus % max(tensor, 1):
+            yield (
+                f"serve.{name}.gpus: {service.gpus} is no multiple of {tensor}, which flags has for "
+                "tensor-parallel-size. Leave one of them out."
+            )
         yield from _adapters(name, service)
         if service.port and service.port in seen:
             yield f"serve.{name}.port: {service.port} is serve.{seen[service.port]}'s too. Choose another."

@@ -54,10 +54,12 @@ def decide_fit(model: ModelFacts, gpus: tuple[Gpu, ...], wish: FitWish) -> Memor
     wanted = wish.max_model_len or model.context
     least = wish.max_model_len or min(LEAST_CONTEXT, model.context)
     enough = [fit for fit in fits if fit.max_model_len >= least]
+    if not enough:
+        nearest = max(fits, key=lambda fit: (fit.max_model_len, -fit.weights_gib_per_gpu))
+        return (_too_large(model, smallest, nearest, least),)
     # layers in stages keep all but one of the GPUs waiting: only when splitting each layer does not do
     flat = [fit for fit in enough if fit.pipeline_parallel == 1]
-    best = max(flat or enough or fits, key=lambda fit: (min(fit.max_model_len, wanted), -ranks(fit)))
-    return best if enough else (_too_large(model, smallest, best, least),)
+    return max(flat or enough, key=lambda fit: (min(fit.max_model_len, wanted), -ranks(fit)))
 
 
 def ranks(fit: MemoryFit) -> int:
@@ -72,7 +74,8 @@ def _splits(model: ModelFacts, count: int, wish: FitWish) -> Iterator[tuple[int,
         if wish.tensor_parallel not in (None, tensor) or not divides(model, tensor):
             continue
         for pipeline in range(1, min(limit // tensor, model.layers) + 1):
-            if wish.gpus in (None, tensor * pipeline) and (wish.tensor_parallel is None or pipeline == 1):
+            pinned = wish.tensor_parallel is not None and wish.gpus is None
+            if wish.gpus in (None, tensor * pipeline) and not (pinned and pipeline > 1):
                 yield tensor, pipeline
 
 

@@ -101,7 +101,7 @@ def _pins(wish: Wish) -> Iterator[Change]:
 def _memory(wish: Wish) -> Iterator[Change]:
     if wish.gpus or wish.tensor_parallel:
         wider = {"gpus": None, "tensor_parallel": None}
-        yield Change(1, "Split the model over {gpus} of the host's GPUs.", wish=wider)
+        yield Change(1, "Split the model over {gpus} of the host's GPUs: set gpus to {gpus}.", wish=wider)
     if wish.max_model_len:
         yield Change(20, "Set a context of {context} or less.", wish={"max_model_len": None})
     if wish.model is None or wish.engine != "vllm":
@@ -140,7 +140,8 @@ def _gpus(machine: Machine, wish: Wish) -> Iterator[Change]:
         for count in _MORE_GPUS:
             if count > len(machine.gpus):
                 more = {"gpus": machine.gpus[:1] * count}
-                yield Change(50 + count, f"Use {count} x {kinds[0].name}.", more, {"gpus": None})
+                without = ", and leave `gpus` out" if wish.gpus else ""
+                yield Change(50 + count, f"Use {count} x {kinds[0].name}{without}.", more, {"gpus": None})
 
 
 def _models(wish: Wish, model: ModelFacts | None) -> Iterator[Change]:

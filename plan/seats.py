@@ -108,7 +108,8 @@ class Seats:
         every = range(len(self.machine.gpus))
         share = service.gpu_memory_utilization
         if share is not None:
-            yield from (gpu for gpu in every if self.taken.get(gpu, 0.0) + share <= MOST_SHARE)
+            # shares are decimal fractions, which sums of floats miss by a hair
+            yield from (gpu for gpu in every if round(self.taken.get(gpu, 0.0) + share, 6) <= MOST_SHARE)
             return
         whole = [gpu for gpu in every if gpu not in self.taken]
         if service.engine == "ollama":
@@ -147,7 +148,7 @@ class Seats:
             "Give it fewer, or use another host."
             if not held
             else "Set `gpus` of the others lower, or let services share a GPU by setting "
-            "`gpu_memory_utilization` of each so that the sum stays below 1."
+            f"`gpu_memory_utilization` of each so that the sum is at most {MOST_SHARE}."
         )
         return f"serve.{name}.gpus: wants {wanted}, {left}{f' ({held})' if held else ''}. {fix}"
 

@@ -130,3 +130,12 @@ def test_sliding_windows_leave_room_for_a_longer_context() -> None:
     whole = decide_fit(replace(model, context=131072, sliding_layers=0, sliding_window=0), gpu, wish)
     assert isinstance(windowed, MemoryFit) and isinstance(whole, MemoryFit)
     assert windowed.max_model_len > 1.2 * whole.max_model_len
+
+
+def test_a_given_split_over_more_gpus_than_it_has_is_in_stages() -> None:
+    fit = fitted("Qwen/Qwen2.5-72B-Instruct", "L40S", 4, gpus=4, tensor_parallel=2)
+    assert (fit.tensor_parallel, fit.pipeline_parallel) == (2, 2)
+
+
+def test_what_fits_nowhere_is_told_of_the_split_that_comes_nearest() -> None:
+    assert "on each of 4 GPUs" in refused("Qwen/Qwen3-235B-A22B", "L40S", 4).fact

@@ -97,7 +97,7 @@ def test_shares_that_exceed_the_gpu_are_refused() -> None:
     assert refusal(1, a=half, b=half) == (
         "serve.b.gpus: wants 1, 0 of 1 GPUs are left for it (GPU 0 is serve.a's). Set `gpus` of the others "
         "lower, or let services share a GPU by setting `gpu_memory_utilization` of each so that the sum "
-        "stays below 1."
+        "is at most 0.98."
     )
 
 
@@ -138,3 +138,10 @@ def test_without_gpus_what_does_not_fit_beside_the_others_is_refused() -> None:
     with pytest.raises(PlanError) as refused:
         plan_host("cpu", settings.read([{"serve": {"a": {"model": SMALL}, "b": {"model": SMALL}}}]), little)
     assert refused.value.sentences[0].startswith("serve.b: a context of 512 tokens fits in the host's memory")
+
+
+def test_shares_that_add_up_to_the_most_are_given_whatever_floats_make_of_it() -> None:
+    shares = (0.17, 0.81)
+    assert shares[0] + shares[1] > 0.98
+    a, b = ({"model": SMALL, "gpu_memory_utilization": share} for share in shares)
+    assert set(planned(1, a=a, b=b)) == {"a", "b"}

@@ -181,6 +181,11 @@ def test_signs_that_a_shell_or_a_unit_could_read_are_refused(data: dict[str, Any
             {"serve": MODEL},
             f"serve: {MODEL!r} is not valid: input should be a mapping. {SERVICES}",
         ),
+        (
+            service(gpus=3, flags={"tensor-parallel-size": 2}),
+            "serve.chat.gpus: 3 is no multiple of 2, which flags has for tensor-parallel-size. "
+            "Leave one of them out.",
+        ),
         # the name of the service was forgotten, or its settings
         (
             {"serve": {"model": MODEL}},
