@@ -39,7 +39,8 @@ def _host(old: Lock, new: Lock, before: Host | None, after: Host | None) -> Iter
     yield from _moved("Ollama", before.ollama, after.ollama)
     if before.ollama and before.ollama == after.ollama:
         yield from _archive(before.ollama, old.ollama[before.ollama], new.ollama[before.ollama])
-    yield from _system(old.packages.get(before.packages or ""), new.packages.get(after.packages or ""))
+    yield from _system("system", old.packages, new.packages, (before.packages, after.packages))
+    yield from _system("driver's", old.packages, new.packages, (before.driver, after.driver))
     yield from _moved("driver", before.driver, after.driver)
     yield from _packages("driver package", _driver(old, before), _driver(new, after))
     for name in sorted({*before.tags, *after.tags}):
@@ -61,18 +62,26 @@ def _archive(name: str, before: Archive, after: Archive) -> Iterator[str]:
         yield f"Ollama {name} has other bytes under the same version: {after.file}"
 
 
-def _system(before: Packages | None, after: Packages | None) -> Iterator[str]:
-    """The distribution's packages; those that move by the hundred are counted."""
+def _system(
+    whose: str, old: Mapping[str, Packages], new: Mapping[str, Packages], names: tuple[str | None, str | None]
+) -> Iterator[str]:
+    """Packages of the distribution, the files themselves; those that move by the hundred are counted."""
+    before, after = old.get(names[0] or ""), new.get(names[1] or "")
     if before is None or after is None:
         if before is not after:
-            yield f"packages of the distribution {'are added' if before is None else 'go'}"
+            yield f"{whose} packages {'are added' if before is None else 'go'}"
         return
-    moved = list(_packages("system package", _versions(before), _versions(after)))
+    moved = list(_packages(f"{whose} package", _versions(before), _versions(after)))
     yield from moved[:_LISTED]
     if len(moved) > _LISTED:
-        yield f"{len(moved) - _LISTED} more system packages move"
-    if not moved and before.files != after.files:
-        yield "system packages have other files under the same versions"
+        yield f"{len(moved) - _LISTED} more {whose} packages move"
+    if not moved and _bytes(before) != _bytes(after):
+        yield f"{whose} packages have other files under the same versions"
+
+
+def _bytes(packages: Packages) -> dict[str, str]:
+    """File -> sha256; where a mirror has it is no difference."""
+    return {file: package.sha256 for file, package in packages.files.items()}
 
 
 def _versions(packages: Packages) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def run(runs: Path) -> Run:
 def hosts(run: Run, runs: Path) -> dict[str, HostReport]:
     read = from_json((runs / "latest" / "report.json").read_text())
     return {host.name.removeprefix("@fake/"): host for host in read.hosts}
+
+
+def test_hosts_named_on_the_command_line_are_the_inventory_of_the_report(tmp_path: Path) -> None:
+    refused = FakeHost("one", probes.answer(probes.CONTAINER))
+    (tmp_path / "hosts.json").write_text(json.dumps({f"@fake/{n}": asdict(refused) for n in ("one", "two")}))
+    variables = os.environ | {"BRINGUP_RUNS": str(tmp_path)}
+    named = "@fake/one,@fake/two"
+    forked.run(
+        [str(tmp_path), "-y", "--config", "config.py", named, "deploy.py"], variables, timeout_seconds=60
+    )
+    read = from_json((tmp_path / "latest" / "report.json").read_text())
+    assert read.inventory == named
 
 
 def test_the_run_ends_by_naming_its_report(run: Run, runs: Path) -> None:
