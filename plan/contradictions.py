@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from plan import batch_settings, ollama_settings, operator_flags
 from plan.models_host import adapter_of
+from plan.probe import plain_name
 
 if TYPE_CHECKING:
     from plan.sections import Driver, Service, Settings
@@ -40,6 +41,9 @@ def contradictions(settings: Settings) -> Iterator[str]:
             yield f"serve.{name}.port: {service.port} is serve.{seen[service.port]}'s too. Choose another."
         if service.port:
             seen[service.port] = name
+    names = [plain_name(pin) for pin in settings.environment.packages]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        yield f"environment.packages: {name} is there twice. Leave one out."
     yield from ollama_settings.contradictions(settings)
     yield from batch_settings.contradictions(settings)
     yield from _needed_and_absent(settings)

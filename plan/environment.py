@@ -1,12 +1,12 @@
 """The conda environment of a host: its packages, each at a version, and where they come from."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from plan import packages, sources
 from plan.answer import Decision
 from plan.errors import PlanError
 from plan.host import EnvironmentPlan
-from plan.probe import Probe, canonical_name, same_version
+from plan.probe import Probe, plain_name, same_version
 from plan.sections import Settings
 
 CERTIFICATES = {
@@ -29,7 +29,7 @@ def plan_environment(settings: Settings, stack: Decision, probe: Probe, manager:
     torch = {"torch": stack.torch, "transformers": stack.transformers, "accelerate": stack.accelerate}
     on_vllm = any(service.engine == "vllm" for service in settings.serve.values())
     extra = dict(pin.split("==") for pin in wish.packages)
-    named = {_plain(name) for name in extra}
+    named = {plain_name(name) for name in extra}
     pins: dict[str, dict[str, str]] = {
         "models": {"modelscope": packages.modelscope()},
         "torch": {name: version for name, version in torch.items() if version and name not in named} | extra,
@@ -39,7 +39,7 @@ def plan_environment(settings: Settings, stack: Decision, probe: Probe, manager:
         # uv looks at an index of their own for direct requirements only
         family = (name for name in sources.TORCH_FAMILY if name in stack.pins)
         pins["vllm"] |= {name: f"{stack.pins[name]}+{stack.cuda_tag}" for name in family}
-    if problems := [*_twice(wish.packages), *_against(extra, stack, pins)]:
+    if problems := list(_against(extra, stack, pins)):
         raise PlanError(problems)
     return EnvironmentPlan(
         name=wish.name,
@@ -57,17 +57,6 @@ def plan_environment(settings: Settings, stack: Decision, probe: Probe, manager:
     )
 
 
-def _plain(name: str) -> str:
-    """A distribution's name as others have it, without its extras."""
-    return canonical_name(name.partition("[")[0])
-
-
-def _twice(wanted: Iterable[str]) -> Iterator[str]:
-    names = [_plain(pin.partition("==")[0]) for pin in wanted]
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        yield f"environment.packages: {name} is there twice. Leave one out."
-
-
 def _against(
     extra: Mapping[str, str], stack: Decision, pins: Mapping[str, Mapping[str, str]]
 ) -> Iterator[str]:
@@ -75,7 +64,7 @@ def _against(
     own = {**pins["models"], **pins["vllm"], **({"torch": stack.torch} if stack.torch else {})}
     fixes = {"torch": "Set environment.torch", "vllm": "Set serve.NAME.vllm"}
     for pin, version in extra.items():
-        name = _plain(pin)
+        name = plain_name(pin)
         if name in own and not same_version(own[name], version):
             fix = f"{fixes[name]} instead" if name in fixes else "Leave it out"
             yield f"environment.packages: {pin}=={version}: {name} {own[name]} is planned. {fix}."
@@ -83,5 +72,5 @@ def _against(
 
 def _constraints(stack: Decision, pins: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """What the closure of this vLLM was when it was new: later releases of these have broken old servers."""
-    own = {_plain(name) for part in pins.values() for name in part}
-    return {name: version for name, version in stack.pins.items() if canonical_name(name) not in own}
+    own = {plain_name(name) for part in pins.values() for name in part}
+    return {name: version for name, version in stack.pins.items() if plain_name(name) not in own}

@@ -366,6 +366,11 @@ def same_version(installed: str | None, pinned: str) -> bool:
         return False
 
 
+def plain_name(requirement: str) -> str:
+    """The normalised name in a requirement such as `vllm[audio]==1.0`."""
+    return canonical_name(requirement.partition("==")[0].partition("[")[0])
+
+
 def canonical_name(name: str) -> str:
     """A distribution's name as PEP 503 normalises it."""
     return re.sub(r"[-_.]+", "-", name).lower()

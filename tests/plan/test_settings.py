@@ -186,6 +186,10 @@ def test_signs_that_a_shell_or_a_unit_could_read_are_refused(data: dict[str, Any
             "serve.chat.gpus: 3 is no multiple of 2, which flags has for tensor-parallel-size. "
             "Leave one of them out.",
         ),
+        (
+            {"environment": {"packages": ["numpy==1.26.4", "NumPy==2.0.0"]}},
+            "environment.packages: numpy is there twice. Leave one out.",
+        ),
         # the name of the service was forgotten, or its settings
         (
             {"serve": {"model": MODEL}},
