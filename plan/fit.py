@@ -59,7 +59,10 @@ def decide_fit(model: ModelFacts, gpus: tuple[Gpu, ...], wish: FitWish) -> Memor
         return (_too_large(model, smallest, nearest, least),)
     # layers in stages keep all but one of the GPUs waiting: only when splitting each layer does not do
     flat = [fit for fit in enough if fit.pipeline_parallel == 1]
-    return max(flat or enough, key=lambda fit: (min(fit.max_model_len, wanted), -ranks(fit)))
+    return max(
+        flat or enough,
+        key=lambda fit: (min(fit.max_model_len, wanted), -fit.pipeline_parallel, -ranks(fit)),
+    )
 
 
 def ranks(fit: MemoryFit) -> int:
@@ -88,8 +91,13 @@ def divides(model: ModelFacts, tensor_parallel: int) -> bool:
     padded = math.ceil(model.vocabulary / _VOCABULARY_PADDING) * _VOCABULARY_PADDING
     if padded % tensor_parallel:
         return False
-    group = model.quantization_group
-    return not group or model.intermediate_size % (group * tensor_parallel) == 0
+    group = model.quantization_group * tensor_parallel
+    return not group or not any(width % group for width in _grouped(model))
+
+
+def _grouped(model: ModelFacts) -> tuple[int, ...]:
+    """Widths that are split and quantized in groups: of the layers, and of the experts in them."""
+    return tuple(dict.fromkeys(filter(None, (model.intermediate_size, model.expert_size))))
 
 
 @dataclass(frozen=True)
@@ -248,7 +256,8 @@ def _no_split(model: ModelFacts, count: int, wish: FitWish) -> Failure:
         f"of {model.vocabulary}"
     )
     if model.quantization_group:
-        fact += f", and quantization groups of {model.quantization_group} in {model.intermediate_size}"
+        widths = " and ".join(map(str, _grouped(model)))
+        fact += f", and quantization groups of {model.quantization_group} in {widths}"
     return Failure(f"the model splits over {size} GPUs", fact, HEADS_RULE)
 
 

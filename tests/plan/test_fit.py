@@ -93,6 +93,14 @@ def test_groups_of_a_quantized_model_must_divide() -> None:
     assert not divides(model, 2)
 
 
+def test_the_width_of_one_expert_divides_into_blocks_too() -> None:
+    """vLLM ends with "gate's and up's weight = 192 is not divisible by ... block_n = 128", issue 17569."""
+    model = known("Qwen/Qwen3-235B-A22B-FP8")
+    assert [size for size in (1, 2, 4, 8) if divides(model, size)] == [1, 2, 4]
+    fit = fitted("Qwen/Qwen3-235B-A22B-FP8", "L40S", 8)
+    assert (fit.tensor_parallel, fit.pipeline_parallel) == (4, 2)
+
+
 def test_stages_are_used_only_when_splitting_layers_does_not_do() -> None:
     flat = fitted("Qwen/Qwen2.5-7B-Instruct", "RTX 5080", 3)
     assert (flat.tensor_parallel, flat.pipeline_parallel) == (2, 1)
