@@ -7,6 +7,7 @@ from typing import Any
 
 from plan import models
 from plan.answer import Decision, Machine, Refusal, Wish
+from plan.gpus import Capability
 from plan.models import ModelFacts
 
 Decide = Callable[[Machine, Wish, ModelFacts | None], Decision | Refusal]
@@ -14,6 +15,9 @@ Decide = Callable[[Machine, Wish, ModelFacts | None], Decision | Refusal]
 _MOST_SENTENCES = 3
 _MORE_GPUS = (2, 4, 8)
 _MOST_UTILIZATION = 0.95
+# Ada's and later have fp8 of their own. On older ones it depends on the attention backend whether vLLM starts
+# with such a cache (0.32.0, v1/attention/backends/triton_attn.py), which nobody wants to be told to try.
+_OWN_FP8 = Capability(8, 9)
 # A C library that every wheel of the tables accepts.
 NEW_GLIBC = "2.36"
 
@@ -77,7 +81,7 @@ def _sentence(change: Change, answer: Decision) -> str:
 
 def _changes(machine: Machine, wish: Wish, model: ModelFacts | None) -> Iterator[Change]:
     yield from _pins(wish)
-    yield from _memory(wish)
+    yield from _memory(machine, wish)
     yield from _host(machine, wish)
     yield from _gpus(machine, wish)
     yield from _models(wish, model)
@@ -98,7 +102,7 @@ def _pins(wish: Wish) -> Iterator[Change]:
         yield Change(2, "Use policy compatible.", wish={"policy": "compatible"})
 
 
-def _memory(wish: Wish) -> Iterator[Change]:
+def _memory(machine: Machine, wish: Wish) -> Iterator[Change]:
     if wish.gpus or wish.tensor_parallel:
         wider = {"gpus": None, "tensor_parallel": None}
         yield Change(1, "Split the model over {gpus} of the host's GPUs: set gpus to {gpus}.", wish=wider)
@@ -109,7 +113,7 @@ def _memory(wish: Wish) -> Iterator[Change]:
     if (wish.gpu_memory_utilization or 0) < _MOST_UTILIZATION:
         sentence = f"Raise gpu_memory_utilization to {_MOST_UTILIZATION}."
         yield Change(21, sentence, wish={"gpu_memory_utilization": _MOST_UTILIZATION})
-    if wish.kv_cache_dtype in (None, "auto"):
+    if wish.kv_cache_dtype in (None, "auto") and all(gpu.capability >= _OWN_FP8 for gpu in machine.gpus):
         yield Change(22, "Keep the KV cache in fp8 (kv_cache_dtype).", wish={"kv_cache_dtype": "fp8"})
 
 

@@ -313,3 +313,9 @@ def test_every_release_that_is_not_blocked_can_be_had_by_some_host() -> None:
             for driver in drivers
         ]
         assert any(answer.ok for answer in answers) is not bool(row.blocked), release
+
+
+@pytest.mark.parametrize(("gpu", "proposed"), [("RTX 3090", False), ("RTX 4090", True)])
+def test_an_fp8_cache_is_proposed_where_the_card_has_fp8_itself(gpu: str, proposed: bool) -> None:
+    fixes = refused(host(gpu), model="Qwen/Qwen2.5-7B", max_model_len=131072).fixes
+    assert ("Keep the KV cache in fp8 (kv_cache_dtype)." in fixes) is proposed
