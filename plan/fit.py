@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from plan import memory, profile
 from plan.answer import Failure, MemoryFit
@@ -33,6 +33,8 @@ class FitWish:
     enforce_eager: bool = False
     lora_slots: int = 0
     lora_rank: int = 0
+    # of each rank, whatever the share of the memory would leave
+    cache_bytes: int | None = None
 
 
 def decide_fit(model: ModelFacts, gpus: tuple[Gpu, ...], wish: FitWish) -> MemoryFit | tuple[Failure, ...]:
@@ -151,7 +153,9 @@ class Split:
 
     def cache_gib(self, context: int) -> float:
         """The KV cache that is left when `max_model_len` is `context`."""
-        return max(0.0, self.usable_gib - self.weights_gib - self.reserve_gib(context))
+        left = max(0.0, self.usable_gib - self.weights_gib - self.reserve_gib(context))
+        given = self.wish.cache_bytes
+        return min(left, memory.gib(given)) if given else left
 
     def longest_context(self) -> int:
         """The longest context of which one sequence fits in the cache that it leaves."""
@@ -203,8 +207,20 @@ class Split:
             max_model_len=longest,
             kv_tokens=_whole_blocks(cache_gib * memory.GIB / self.kv_bytes_per_token),
             gpu_memory_utilization=self.utilization,
-            disk_gib=round(memory.gib(self.model.weight_bytes) + OTHER_FILES_GIB, 2),
+            disk_gib=disk_gib(self.model),
         )
+
+
+def as_loaded(model: ModelFacts, dtype: str | None) -> ModelFacts:
+    """The model as it lies in memory: in float32 with twice the bytes of its files."""
+    if dtype != "float32" or model.quantization:
+        return model
+    return replace(model, weight_bytes=2 * model.weight_bytes)
+
+
+def disk_gib(model: ModelFacts) -> float:
+    """What the files of a model take."""
+    return round(memory.gib(model.weight_bytes) + OTHER_FILES_GIB, 2)
 
 
 def lora_gib(model: ModelFacts, slots: int, rank: int, pipeline: int = 1) -> float:

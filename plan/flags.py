@@ -1,12 +1,13 @@
 """The `vllm serve` flags and the environment that a decision entails."""
 
+import math
 from typing import Any
 
 from plan import memory
 from plan.answer import MemoryFit
 from plan.candidates import Candidate
 from plan.constraints import Host
-from plan.fit import kv_bytes_per_token, lora_gib
+from plan.fit import as_loaded, kv_bytes_per_token, lora_gib
 from plan.gpus import Capability
 from plan.models import ModelFacts
 
@@ -65,21 +66,25 @@ def cpu_context(host: Host) -> int | None:
     return min(host.model.context, _CPU_CONTEXT_LIMIT)
 
 
-def cpu_bytes_per_token(model: ModelFacts) -> float:
-    """Bytes of KV cache that one token takes on a CPU."""
-    return kv_bytes_per_token(model, 1, 1, None)
+def cpu_bytes_per_token(host: Host, model: ModelFacts) -> float:
+    """Bytes of KV cache that one token takes on a CPU, where it has the type of the weights."""
+    return kv_bytes_per_token(model, 1, 1, None if host.wish.dtype != "float32" else "float32")
 
 
 def cpu_cache_bytes(host: Host) -> int:
-    """The KV cache: a few whole contexts, at most 4 GiB and half of what the weights leave of the memory."""
+    """The KV cache: a few whole contexts, at most half of what the weights leave of the memory.
+
+    Of several contexts at most 4 GiB; one is held whatever it takes.
+    """
     if host.wish.kv_cache_memory_bytes:
         return host.wish.kv_cache_memory_bytes
     model, context = host.model, cpu_context(host)
     limit = _CPU_CACHE_LIMIT_BYTES if model else _CPU_CACHE_UNKNOWN_MODEL_BYTES
     if model and context:
-        limit = min(limit, int(_CPU_SEQUENCES * context * cpu_bytes_per_token(model)))
+        one = math.ceil(context * cpu_bytes_per_token(host, model))
+        limit = min(max(limit, one), _CPU_SEQUENCES * one)
     if host.machine.memory_gib:
-        weights_gib = memory.gib(model.weight_bytes) if model else 0.0
+        weights_gib = memory.gib(as_loaded(model, host.wish.dtype).weight_bytes) if model else 0.0
         lora = lora_gib(model, host.wish.lora_slots, host.wish.lora_rank) if model else 0.0
         left_gib = host.machine.memory_gib - weights_gib - CPU_SERVER_GIB - lora
         limit = min(limit, int(left_gib / 2 * memory.GIB))

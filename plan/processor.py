@@ -7,7 +7,7 @@ from plan import flags, memory, packages
 from plan.answer import Decision, Failure, MemoryFit, Refusal
 from plan.candidates import CPU, Candidate
 from plan.constraints import Host
-from plan.fit import LEAST_CONTEXT, OTHER_FILES_GIB, lora_gib
+from plan.fit import LEAST_CONTEXT, as_loaded, disk_gib, lora_gib
 from plan.models import ModelFacts
 from plan.reasons import reasons
 
@@ -96,10 +96,11 @@ def _of_no_use(host: Host) -> Iterator[str]:
 def _fit(host: Host, model: ModelFacts) -> MemoryFit | Failure:
     """Weights, cache and server in the host's memory; the context is cut to what the cache holds."""
     cache_bytes, host_gib = flags.cpu_cache_bytes(host), host.machine.memory_gib
-    weights_gib, cache_gib = memory.gib(model.weight_bytes), memory.gib(cache_bytes)
+    loaded = as_loaded(model, host.wish.dtype)
+    weights_gib, cache_gib = memory.gib(loaded.weight_bytes), memory.gib(cache_bytes)
     server_gib = flags.CPU_SERVER_GIB + lora_gib(model, host.wish.lora_slots, host.wish.lora_rank)
     needed_gib = weights_gib + cache_gib + server_gib
-    tokens = int(cache_bytes / flags.cpu_bytes_per_token(model))
+    tokens = int(cache_bytes / flags.cpu_bytes_per_token(host, model))
     least = host.wish.max_model_len or min(LEAST_CONTEXT, model.context)
     if (host_gib is not None and needed_gib > host_gib) or tokens < least:
         left_gib = max(0.0, (host_gib or 0.0) - weights_gib - server_gib)
@@ -119,5 +120,5 @@ def _fit(host: Host, model: ModelFacts) -> MemoryFit | Failure:
         max_model_len=min(flags.cpu_context(host) or model.context, tokens),
         kv_tokens=tokens,
         gpu_memory_utilization=0.0,
-        disk_gib=round(weights_gib + OTHER_FILES_GIB, 2),
+        disk_gib=disk_gib(model),
     )

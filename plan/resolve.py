@@ -9,7 +9,7 @@ from plan.answer import Decision, DriverChoice, Failure, Machine, MemoryFit, Rea
 from plan.candidates import CPU, Candidate, all_candidates
 from plan.compat import version
 from plan.constraints import Host
-from plan.fit import FitWish, decide_fit
+from plan.fit import FitWish, as_loaded, decide_fit, disk_gib
 from plan.fixes import fixes_for
 from plan.models import ModelFacts
 from plan.reasons import reasons
@@ -220,12 +220,11 @@ def _distance(failed: Iterable[Failure]) -> int:
 def _fit(host: Host, candidate: Candidate) -> MemoryFit | Refusal | None:
     if host.model is None:
         return None
-    wish, model = host.wish, host.model
+    wish, model = host.wish, as_loaded(host.model, host.wish.dtype)
     cache = wish.kv_cache_dtype
-    if wish.dtype == "float32" and not model.quantization:
-        # twice the bytes of the files, and of a cache that follows the weights
-        model = replace(model, weight_bytes=2 * model.weight_bytes)
-        cache = "float32" if cache in (None, "auto") else cache
+    if model is not host.model and cache in (None, "auto"):
+        # it follows the weights
+        cache = "float32"
     wanted = FitWish(
         vllm=candidate.vllm.version,
         gpus=wish.gpus,
@@ -236,9 +235,10 @@ def _fit(host: Host, candidate: Candidate) -> MemoryFit | Refusal | None:
         enforce_eager=wish.enforce_eager,
         lora_slots=wish.lora_slots,
         lora_rank=wish.lora_rank,
+        cache_bytes=wish.kv_cache_memory_bytes,
     )
     fit = decide_fit(model, host.machine.gpus, wanted)
-    return fit if isinstance(fit, MemoryFit) else Refusal(fit)
+    return replace(fit, disk_gib=disk_gib(host.model)) if isinstance(fit, MemoryFit) else Refusal(fit)
 
 
 def _decision(host: Host, stack: Stack, choice: DriverChoice, fit: MemoryFit | None) -> Decision:

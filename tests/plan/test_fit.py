@@ -147,3 +147,9 @@ def test_a_given_split_over_more_gpus_than_it_has_is_in_stages() -> None:
 
 def test_what_fits_nowhere_is_told_of_the_split_that_comes_nearest() -> None:
     assert "on each of 4 GPUs" in refused("Qwen/Qwen3-235B-A22B", "L40S", 4).fact
+
+
+def test_a_cache_of_given_bytes_bounds_the_context() -> None:
+    fit = fitted("meta-llama/Llama-3.1-8B-Instruct", "L40S", cache_bytes=2**30)
+    assert fit.kv_gib_per_gpu == 1.0
+    assert fit.max_model_len == 8192

@@ -62,3 +62,22 @@ def test_a_pinned_vllm_without_a_cpu_build_names_those_that_have_one() -> None:
     assert isinstance(answer, Refusal)
     assert "0.32.0+cpu" in answer.failed[0].fact
     assert answer.fixes == ("Use vLLM 0.32.0+cpu.",)
+
+
+def test_float32_takes_twice_the_memory_and_the_same_disk() -> None:
+    usual, doubled = (
+        decided(64.0, model="Qwen/Qwen2.5-7B-Instruct", dtype=dtype).memory for dtype in (None, "float32")
+    )
+    assert usual and doubled
+    assert doubled.weights_gib == pytest.approx(2 * usual.weights_gib, abs=0.02)
+    assert doubled.disk_gib == usual.disk_gib
+    answer = decide(
+        Machine(os="debian12", memory_gib=24.0), Wish(model="Qwen/Qwen2.5-7B-Instruct", dtype="float32")
+    )
+    assert isinstance(answer, Refusal)
+
+
+def test_one_long_context_is_held_where_the_host_has_the_memory() -> None:
+    answer = decided(256.0, model="Qwen/Qwen2.5-7B", max_model_len=131072)
+    assert answer.memory and answer.memory.kv_tokens >= 131072
+    assert answer.flags["kv_cache_memory_bytes"] > 4 * GIB

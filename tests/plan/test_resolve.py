@@ -319,3 +319,13 @@ def test_every_release_that_is_not_blocked_can_be_had_by_some_host() -> None:
 def test_an_fp8_cache_is_proposed_where_the_card_has_fp8_itself(gpu: str, proposed: bool) -> None:
     fixes = refused(host(gpu), model="Qwen/Qwen2.5-7B", max_model_len=131072).fixes
     assert ("Keep the KV cache in fp8 (kv_cache_dtype)." in fixes) is proposed
+
+
+def test_float32_takes_no_more_of_the_disk() -> None:
+    fits = [
+        decided(host("L40S"), model="Qwen/Qwen2.5-7B-Instruct", dtype=dtype).memory
+        for dtype in (None, "float32")
+    ]
+    assert fits[0] and fits[1]
+    assert fits[1].weights_gib > 1.9 * fits[0].weights_gib
+    assert fits[1].disk_gib == fits[0].disk_gib
