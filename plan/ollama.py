@@ -76,7 +76,10 @@ def _driver(host: Host) -> DriverChoice | Refusal | None:
         return None
     failed: tuple[Failure, ...] = ()
     if machine.driver:
-        failed = driver.failures_of_kept(machine, machine.driver) or tuple(_too_old(host, machine.driver))
+        there = f"the host has {machine.driver}"
+        failed = driver.failures_of_kept(machine, machine.driver) or tuple(
+            _too_old(host, machine.driver, there)
+        )
         away = driver.pinned_away(machine, machine.driver, wish) if wish.manage_driver else None
         failed = (*failed, away) if away else failed
         if not failed:
@@ -85,17 +88,21 @@ def _driver(host: Host) -> DriverChoice | Refusal | None:
         none = Failure("an NVIDIA driver", "the host has none, and may not be given one", "the settings")
         return Refusal(failed or (none,))
     planned = driver.planned(machine, wish.driver_branches, wish.driver_modules)
-    return planned if isinstance(planned, DriverChoice) else Refusal((*failed, *planned))
+    if not isinstance(planned, DriverChoice):
+        return Refusal((*failed, *planned))
+    given = f"driver.source and driver.branch give this host branch {planned.branch}"
+    late = tuple(_too_old(host, str(planned.branch), given))
+    return Refusal(late) if late else planned
 
 
-def _too_old(host: Host, installed: str) -> Iterator[Failure]:
+def _too_old(host: Host, release: str, fact: str) -> Iterator[Failure]:
+    """Why Ollama does not run with a release; `fact` says whose it is."""
     for gpu in host.cards:
         least, source = least_driver(gpu)
         if not least:
-            fact = f"{gpu.name} is of compute capability {gpu.capability}"
-            yield Failure("Ollama needs compute capability 5.0", fact, source)
-        elif version(installed).major < int(least):
-            fact = f"the host has {installed}"
+            old = f"{gpu.name} is of compute capability {gpu.capability}"
+            yield Failure("Ollama needs compute capability 5.0", old, source)
+        elif version(release).major < int(least):
             yield Failure(f"Ollama needs driver {least} for {gpu.name}", fact, source)
 
 

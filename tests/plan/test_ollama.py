@@ -39,6 +39,15 @@ def test_drivers_that_ollama_runs_on(gpu: str, driver: str, works: bool) -> None
     assert answered(gpu, driver=driver).ok is works
 
 
+def test_a_driver_that_would_be_installed_is_held_to_the_same() -> None:
+    """Debian 12's own is of branch 535."""
+    wish = Wish(engine="ollama", model="qwen2.5:7b", manage_driver=True, driver_branches=(535,))
+    answer = decide(Machine(gpus=(lookup("L40S"),), os="debian12"), wish)
+    assert isinstance(answer, Refusal)
+    assert answer.failed[0].constraint == "Ollama needs driver 550 for L40S"
+    assert answer.failed[0].fact.endswith("give this host branch 535")
+
+
 def test_a_driver_too_old_for_it_names_the_one_to_install() -> None:
     answer = answered("GTX 1080 Ti", driver="550.127.05")
     assert isinstance(answer, Refusal)
