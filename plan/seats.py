@@ -70,7 +70,11 @@ class Seats:
         if len(found) < (service.gpus or 1):
             raise PlanError([self._refusal(name, service, len(found))])
         shared = max(self.taken.get(gpu, 0.0) for gpu in found)
-        return Seat(replace(machine, gpus=tuple(machine.gpus[gpu] for gpu in found)), found, shared)
+        # vLLM's own share is one of the whole GPU; Ollama takes what others leave of it
+        left = 1 - shared if service.engine == "ollama" else 1
+        seen = (machine.gpus[gpu] for gpu in found)
+        gpus = tuple(replace(gpu, memory_gib=round(gpu.memory_gib * left, 2)) for gpu in seen)
+        return Seat(replace(machine, gpus=gpus), found, shared)
 
     def take(self, name: str, seat: Seat, decision: Decision) -> Seat:
         """Gives a service what was decided for it; the seat with the GPUs that it really takes."""
@@ -123,7 +127,7 @@ class Seats:
     def _corner(self, every: Sequence[int]) -> list[int]:
         """The one GPU of which the most is left, when that is worth while."""
         best = min(every, key=lambda gpu: self.taken[gpu])
-        return [best] if 1 - self.taken[best] >= LEAST_SHARE_FOR_OLLAMA else []
+        return [best] if round(1 - self.taken[best], 6) >= LEAST_SHARE_FOR_OLLAMA else []
 
     def _waiting(self, name: str) -> Iterator[Service]:
         """The services that come after this one."""

@@ -116,6 +116,14 @@ def test_ollama_beside_vllm_on_one_gpu_leaves_it_its_share() -> None:
     assert int(found["a"].environment["OLLAMA_GPU_OVERHEAD"]) == pytest.approx(0.5 * 79.1 * 2**30, rel=0.02)
 
 
+def test_ollama_beside_vllm_is_planned_with_what_is_left_of_the_gpu() -> None:
+    tag = {"engine": "ollama", "model": "qwen2.5:14b"}
+    alone = planned(1, b=tag)["b"].memory
+    beside = planned(1, a={"model": SMALL, "gpu_memory_utilization": 0.9}, b=tag)["b"].memory
+    assert alone and beside
+    assert beside.usable_gib < 0.2 * alone.usable_gib
+
+
 def test_ollama_finds_no_room_beside_a_vllm_that_takes_it_all() -> None:
     assert refusal(1, a=TAG, b={"model": SMALL}).startswith("serve.a.gpus: wants 1, 0 of 1 GPUs are left")
 
