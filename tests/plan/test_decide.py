@@ -309,42 +309,6 @@ def test_a_host_without_services_or_models_gets_no_environment() -> None:
     assert planned(BARE, {}).environment is None
 
 
-def test_further_packages_are_pinned_beside_torch() -> None:
-    plan = planned(BARE, ONE, {"environment": {"packages": ["langfuse==3.0.0"]}})
-    assert plan.environment
-    assert plan.environment.pins["torch"]["langfuse"] == "3.0.0"
-
-
-@pytest.mark.parametrize(
-    ("packages", "sentence"),
-    [
-        (
-            ["torch==2.4.0"],
-            "environment.packages: torch==2.4.0: torch 2.13.0+cpu is planned. Set environment.torch",
-        ),
-        (
-            ["vllm[audio]==0.9.0"],
-            "environment.packages: vllm[audio]==0.9.0: vllm 0.32.0+cpu is planned. Set serve.",
-        ),
-        (
-            ["ModelScope==1.20.0"],
-            "environment.packages: ModelScope==1.20.0: modelscope 1.40.2 is planned. Leave it",
-        ),
-    ],
-)
-def test_packages_that_stand_against_the_plan_are_refused(packages: list[str], sentence: str) -> None:
-    (said,) = refusals(BARE, ONE | {"environment": {"packages": packages}})
-    assert said.startswith(sentence)
-
-
-def test_a_package_of_another_spelling_takes_the_place_of_the_plans() -> None:
-    plan = planned(
-        BARE, ONE, {"environment": {"packages": ["Transformers==5.18.0", "vllm[audio]==0.32.0+cpu"]}}
-    )
-    assert plan.environment
-    assert "transformers" not in plan.environment.pins["torch"]
-
-
 def test_a_model_larger_than_the_hosts_memory_is_refused_with_its_figures() -> None:
     (sentence, *_) = refusals(dataclasses.replace(BARE, memory_gib=2.0), {"serve": {"big": {"model": LARGE}}})
     assert sentence.startswith("serve.big: ")
